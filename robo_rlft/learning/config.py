@@ -1,0 +1,101 @@
+"""Settings of the learning methods. Every default names its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class BCConfig:
+    """Behaviour cloning by flow matching (or maximum likelihood for the Gaussian chain).
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: windows per step.
+        lr: peak learning rate (AdamW; DPPO and ReinFlow pre-train at 1e-3).
+        lr_final: learning rate at the end of the cosine.
+        warmup: steps of linear warm-up.
+        weight_decay: AdamW's decay (1e-6, as diffusion policy).
+        ema_decay: decay of the moving average of weights that is evaluated and saved; 0 switches it off.
+        grad_clip: largest gradient norm; 0 leaves it free.
+        time_sampling: distribution of t in the loss: `uniform`, `beta` (pi0: more weight on the noisy end)
+            or `logit_normal`.
+        validation: fraction of episodes held out for the validation loss.
+        wall_seconds: stop after this much time instead of `steps` when > 0 (the learning rate follows the time).
+    """
+
+    steps: int = 10_000
+    batch_size: int = 256
+    lr: float = 1e-3
+    lr_final: float = 1e-4
+    warmup: int = 100
+    weight_decay: float = 1e-6
+    ema_decay: float = 0.995
+    grad_clip: float = 1.0
+    time_sampling: str = "uniform"
+    validation: float = 0.05
+    wall_seconds: float = 0.0
+
+
+@dataclass
+class PPOConfig:
+    """PPO on a chain: the path from noise to action is the action.
+
+    Attributes:
+        iterations: rollout-update rounds.
+        rollout: chunks per environment and round.
+        epochs: passes over the round's data (ReinFlow: 5).
+        minibatch: rows (chunks) per gradient step.
+        gamma: discount per CONTROL step. A published discount per chunk of H steps becomes its H-th root.
+        gae_lambda: lambda of GAE, per chunk (.95).
+        aggregation: how log-probabilities over (K + 1, H, A) become one ratio: `mean` or `sum`. It decides what `clip` means.
+        clip: epsilon of the surrogate: .01 belongs to `mean` (ReinFlow), .2 to `sum`.
+        log_ratio_bound: the aggregated log-probability is clamped to +- this before the ratio; 0 leaves it free.
+        actor_lr: peak learning rate of the policy.
+        actor_lr_final: its value after the cosine over all iterations.
+        critic_lr: learning rate of the value function.
+        critic_lr_final: its value after the cosine.
+        lr_warmup: iterations of linear warm-up.
+        critic_warmup: iterations in which only the value function learns.
+        critic_hidden: widths of the value network.
+        value_coef: weight of the value loss.
+        value_clip: clip range of the value update; 0 switches it off.
+        entropy_coef: weight of the entropy of the transitions, per dimension (ReinFlow: .03 on the Gym tasks).
+        bc_coef: weight of the behaviour-cloning regulariser: mean squared distance of the actions of the present and the
+            pre-trained policy from the same noise; 0 switches it off.
+        target_kl: the epochs of a round end when the mean KL estimate passes this; 0 switches it off.
+        grad_clip: largest gradient norm of actor and critic; 0 leaves it free.
+        reward_scale: divide rewards by the running standard deviation of the discounted return.
+        normalise_advantage: zero mean, unit variance over each round.
+        std_hold: fraction of the iterations before the noise bound anneals (ReinFlow: .35).
+        std_final: where the annealed upper bound ends, as a fraction of [std_min, std_max] (ReinFlow: .7); 1 keeps it constant.
+        fold_rows: rows folded into one forward pass when K steps are evaluated at once; 0 folds all.
+    """
+
+    iterations: int = 100
+    rollout: int = 32
+    epochs: int = 5
+    minibatch: int = 2048
+    gamma: float = 0.9975
+    gae_lambda: float = 0.95
+    aggregation: str = "mean"
+    clip: float = 0.01
+    log_ratio_bound: float = 0.0
+    actor_lr: float = 4.5e-5
+    actor_lr_final: float = 2e-5
+    critic_lr: float = 6.5e-4
+    critic_lr_final: float = 3e-4
+    lr_warmup: int = 0
+    critic_warmup: int = 0
+    critic_hidden: list[int] = field(default_factory=lambda: [256, 256, 256])
+    value_coef: float = 0.5
+    value_clip: float = 0.0
+    entropy_coef: float = 0.03
+    bc_coef: float = 0.0
+    target_kl: float = 1.0
+    grad_clip: float = 1.0
+    reward_scale: bool = True
+    normalise_advantage: bool = True
+    std_hold: float = 0.35
+    std_final: float = 0.7
+    fold_rows: int = 2048
