@@ -1,0 +1,29 @@
+"""One Gaussian step: the ordinary policy of PPO, as the shortest chain."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from robo_rlft.policies.chains.base import Chain, Chunk, Normal
+from robo_rlft.policies.condition import Cond
+from robo_rlft.policies.config import ChainConfig
+
+
+class Gaussian(Chain):
+    """x_0 = 0, x_1 ~ N(v(0, 0), diag(sigma^2)) with one learned sigma per action dimension, the same for every state."""
+
+    starts_from_noise = False
+
+    def __init__(self, config: ChainConfig, event: tuple[int, int], cond_width: int) -> None:
+        super().__init__(config, event, cond_width)
+        self.steps = 1
+        self.log_std = nn.Parameter(torch.full(event, math.log(config.init_std)))
+
+    def transition(self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"]) -> Normal:
+        """The network's output as the mean."""
+        mean = self.drift(network, cond, x, t)
+        return Normal(mean, self.log_std.exp().expand_as(mean))

@@ -1,0 +1,36 @@
+"""The MLP: everything flat in one vector. The network of DPPO's and ReinFlow's state-based experiments."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from robo_rlft.policies.condition import Cond
+from robo_rlft.policies.config import NetworkConfig
+from robo_rlft.policies.networks.layers import TimeEmbedding, mlp
+
+
+class MLPVelocity(nn.Module):
+    """Velocity of a chunk from the concatenation of chunk, time embedding and condition.
+
+    Args:
+        config: widths.
+        event: (chunk length H, action width A).
+        cond_width: width of the condition.
+    """
+
+    def __init__(self, config: NetworkConfig, event: tuple[int, int], cond_width: int) -> None:
+        super().__init__()
+        self.event = event
+        self.time = TimeEmbedding(config.time_dim)
+        size = event[0] * event[1]
+        # A small last layer starts the Gaussian chain near zero mean; the flow loss does not mind.
+        self.net = mlp(size + config.time_dim + cond_width, config.hidden, size, last_scale=0.01)
+
+    def forward(
+        self, x: Float[Tensor, "batch chunk action"], t: Float[Tensor, " batch"], cond: Cond
+    ) -> Float[Tensor, "batch chunk action"]:
+        """Velocity at (x, t)."""
+        flat = torch.cat([x.flatten(1), self.time(t), cond.vector], dim=-1)
+        return self.net(flat).unflatten(-1, self.event)

@@ -1,0 +1,124 @@
+"""The policy: normaliser -> condition -> chain of velocities -> chunk of actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from robo_rlft.errors import ConfigError, SpecError
+from robo_rlft.policies.chains import Path, PathScore, build_chain
+from robo_rlft.policies.condition import Cond
+from robo_rlft.policies.config import PolicyConfig
+from robo_rlft.policies.networks import build_network
+from robo_rlft.policies.normaliser import Affine, fit
+from robo_rlft.spec import RobotSpec
+
+Obs = Mapping[str, Tensor]
+"""Observation groups with history: [N, obs_horizon, ...]."""
+Statistics = Mapping[str, Mapping[str, np.ndarray]]
+"""Per observation key and for "action": arrays mean, std, min, max."""
+
+
+class Policy(nn.Module):
+    """Maps observations in the robot's units to chunks of actions in the robot's units.
+
+    Args:
+        config: network, chain, horizons, normalisers.
+        robot: what the robot offers; widths come from here.
+
+    Raises:
+        ConfigError: settings that do not fit together.
+        SpecError: an observation the robot does not have.
+    """
+
+    def __init__(self, config: PolicyConfig, robot: RobotSpec) -> None:
+        super().__init__()
+        if not 1 <= config.execute <= config.chunk:
+            raise ConfigError(f"policy.execute {config.execute} must be between 1 and policy.chunk {config.chunk}")
+        self.config = config
+        self.robot = robot
+        self.event = (config.chunk, robot.action.shape[0])
+        widths = {key: _vector_width(key, robot) for key in config.obs_keys}
+        self.obs_norm = nn.ModuleDict({_slot(k): Affine(w, config.obs_clip) for k, w in widths.items()})
+        self.action_norm = Affine(self.event[1])
+        self.cond_width = config.obs_horizon * sum(widths.values())
+        self.network = build_network(config.network, self.event, self.cond_width)
+        self.chain = build_chain(config.chain, self.event, self.cond_width)
+
+    def fit_normaliser(self, statistics: Statistics | None) -> None:
+        """Set the normalisers from data (None: only the modes that need none)."""
+        stats = statistics or {}
+        for key in self.config.obs_keys:
+            fit(self._affine(key), self.config.obs_normaliser, stats.get(key), self.robot.observation[key])
+        fit(self.action_norm, self.config.action_normaliser, stats.get("action"), self.robot.action)
+
+    def encode(self, obs: Obs) -> Cond:
+        """Condition from observations with history, [N, obs_horizon, width] per key.
+
+        Raises:
+            SpecError: a key is missing or has the wrong shape.
+        """
+        parts = []
+        for key in self.config.obs_keys:
+            if key not in obs:
+                raise SpecError(f"the policy reads observation '{key}', got only {sorted(obs)}")
+            expected = (self.config.obs_horizon, *self.robot.observation[key].shape)
+            if tuple(obs[key].shape[1:]) != expected:
+                raise SpecError(
+                    f"observation '{key}': expected [N, {', '.join(map(str, expected))}], got {list(obs[key].shape)}"
+                )
+            parts.append(self._affine(key)(obs[key]).flatten(1))
+        return Cond(torch.cat(parts, dim=-1))
+
+    def draw_noise(
+        self, rows: int, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "point env chunk action"]:
+        """Standard normal noise for `sample`, [K + 1, rows, H, A], on the policy's device."""
+        like = self.action_norm.scale
+        size = (self.chain.steps + 1, rows, *self.event)
+        return torch.randn(size, generator=generator, device=like.device, dtype=like.dtype)
+
+    def sample(self, cond: Cond, noise: Float[Tensor, "point env chunk action"], deterministic: bool = False) -> Path:
+        """Draw one path per row of the condition; `deterministic` follows the means (see `Chain.sample`)."""
+        return self.chain.sample(self.network, cond, noise, deterministic)
+
+    def score(self, cond: Cond, path: Path, fold_rows: int = 0) -> PathScore:
+        """Likelihood of paths under the present parameters (see `Chain.score`)."""
+        return self.chain.score(self.network, cond, path, fold_rows)
+
+    def to_robot(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch action"]:
+        """Normalised actions to the robot's units."""
+        return self.action_norm.inverse(action)
+
+    def act(
+        self, obs: Obs, generator: torch.Generator | None = None, deterministic: bool = True
+    ) -> Float[Tensor, "env chunk action"]:
+        """Chunks of actions in the robot's units for observations with history."""
+        cond = self.encode(obs)
+        path = self.sample(cond, self.draw_noise(len(cond), generator), deterministic)
+        return self.to_robot(path.action)
+
+    def _affine(self, key: str) -> Affine:
+        module = self.obs_norm[_slot(key)]
+        assert isinstance(module, Affine)
+        return module
+
+
+def _slot(key: str) -> str:
+    """A module name for an observation key."""
+    return key.replace("/", "_").replace(".", "_")
+
+
+def _vector_width(key: str, robot: RobotSpec) -> int:
+    if key not in robot.observation:
+        raise SpecError(f"policy.obs_keys names '{key}', {robot.env_id} offers {sorted(robot.observation)}")
+    shape = robot.observation[key].shape
+    if len(shape) != 1:
+        raise SpecError(
+            f"observation '{key}' has shape {list(shape)}: policies read vectors; leave it out of policy.obs_keys"
+        )
+    return shape[0]
