@@ -1,0 +1,112 @@
+"""Evaluates a task's table (observations, rewards, terminations) over a batch of environments with numpy.
+
+The engine calls it once per control step, or once per chunk with the chunk's steps as further rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from robo_rlft.envs.mujoco.task import MujocoTask, Observation, Params, Reward, State
+from robo_rlft.errors import ConfigError
+from robo_rlft.spec import ArraySpec
+
+Groups = dict[str, np.ndarray]
+"""Observation groups as numpy arrays, [rows, width]."""
+
+
+class Table:
+    """The table of one task with its parameters filled in; every method takes any number of rows."""
+
+    def __init__(self, task: MujocoTask, params: Params, dtype: np.dtype[Any]) -> None:
+        self._task, self._params, self._dtype = task, params, dtype
+        # Costs are summed apart from gains, so that rounding is that of `gains - costs`.
+        self._gains = tuple(r for r in task.rewards if r.weight >= 0)
+        self._costs = tuple(r for r in task.rewards if r.weight < 0)
+        self._slices = _slices(task.observations)
+        self.widths = {group: entries[-1][2] for group, entries in self._slices.items()}
+
+    def observe(self, state: State, rows: int) -> Groups:
+        """Observation groups, [rows, width] each, in the environment's dtype."""
+        groups = {}
+        for group, entries in self._slices.items():
+            out = np.empty((rows, entries[-1][2]), self._dtype)
+            for fn, start, stop in entries:
+                out[:, start:stop] = fn(np, state, self._params)
+            groups[group] = out
+        return groups
+
+    def reward(self, state: State, action: np.ndarray, rows: int) -> np.ndarray:
+        """Weighted sum of the reward terms, [rows], float64."""
+        total = _weighted(self._gains, state, action, self._params)
+        if self._costs:
+            total = total + _weighted(self._costs, state, action, self._params)
+        return np.broadcast_to(np.asarray(total, np.float64), (rows,))
+
+    def reward_terms(self, state: State, action: np.ndarray) -> dict[str, np.ndarray]:
+        """Each reward term with its weight, [rows]: what the sum consists of."""
+        return {r.name: r.weight * r.fn(np, state, action, self._params) for r in self._task.rewards}
+
+    def terminated(self, state: State, rows: int) -> np.ndarray:
+        """The task's own end of the episode, bool [rows]."""
+        return _condition(self._task.terminated, state, self._params, rows)
+
+    def success(self, state: State, rows: int) -> np.ndarray:
+        """The task is done in this very state, bool [rows]."""
+        return _condition(self._task.success, state, self._params, rows)
+
+    def check(self, state: State, action: np.ndarray, rows: int) -> None:
+        """Call every term once and raise `ConfigError` naming the first of the wrong shape."""
+        for term in self._task.observations:
+            value = term.fn(np, state, self._params)
+            self._expect(f"observation '{term.name}'", value, (rows, len(term.names)))
+        for term in self._task.rewards:
+            self._expect(f"reward '{term.name}'", term.fn(np, state, action, self._params), (rows,))
+        for label in ("terminated", "success"):
+            if (fn := getattr(self._task, label)) is not None:
+                self._expect(f"condition '{label}'", fn(np, state, self._params), (rows,))
+
+    def _expect(self, what: str, value: Any, shape: tuple[int, ...]) -> None:
+        found = np.shape(value)
+        if found != shape:
+            raise ConfigError(
+                f"task {self._task.id}: {what} returned shape {found} for {shape[0]} environments, expected {shape} "
+                "(environment first, one column per name)"
+            )
+
+
+def observation_specs(task: MujocoTask, dtype: str) -> dict[str, ArraySpec]:
+    """What each observation group holds, from the names and units of its terms."""
+    specs = {}
+    for group in dict.fromkeys(o.group for o in task.observations):
+        terms = [o for o in task.observations if o.group == group]
+        names = tuple(name for o in terms for name in o.names)
+        units = tuple(unit for o in terms for unit in (o.units or ("",) * len(o.names)))
+        specs[group] = ArraySpec((len(names),), dtype, names=names, units=units)
+    return specs
+
+
+def _slices(terms: tuple[Observation, ...]) -> dict[str, list[tuple[Any, int, int]]]:
+    slices: dict[str, list[tuple[Any, int, int]]] = {}
+    for term in terms:
+        entries = slices.setdefault(term.group, [])
+        start = entries[-1][2] if entries else 0
+        entries.append((term.fn, start, start + len(term.names)))
+    return slices
+
+
+def _weighted(terms: tuple[Reward, ...], state: State, action: np.ndarray, params: Params) -> Any:
+    total: Any = 0.0
+    for position, term in enumerate(terms):
+        value = term.fn(np, state, action, params)
+        value = value if term.weight == 1.0 else term.weight * value
+        total = value if position == 0 else total + value
+    return total
+
+
+def _condition(fn: Any, state: State, params: Params, rows: int) -> np.ndarray:
+    if fn is None:
+        return np.zeros(rows, bool)
+    return np.asarray(fn(np, state, params), bool)

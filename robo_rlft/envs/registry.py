@@ -1,0 +1,156 @@
+"""Names of environments. Only the chosen one's module and back end are imported.
+
+A project adds its own by an entry point of the group `robo_rlft.envs`, or by `register`:
+
+    [project.entry-points."robo_rlft.envs"]
+    MyTask = "my_project.my_task:TASK"
+
+The value is a `MujocoTask`, or a callable `(num_envs, *, seed, device, threads, dtype, **params) -> BatchEnv`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from robo_rlft.envs.base import BatchEnv
+from robo_rlft.errors import ConfigError, MissingExtraError, unknown_name
+
+ENTRY_POINT_GROUP = "robo_rlft.envs"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One environment that `make` knows.
+
+    Attributes:
+        id: the name.
+        description: one line.
+        extra: the optional dependency group it needs, or empty.
+        package: the module whose presence shows that the extra is installed, or empty.
+        load: imports and returns the task, or the callable that makes the environment.
+    """
+
+    id: str
+    description: str
+    load: Callable[[], Any]
+    extra: str = ""
+    package: str = ""
+
+    @property
+    def installed(self) -> bool:
+        """Whether the package of its extra is there."""
+        return not self.package or importlib.util.find_spec(self.package) is not None
+
+
+def register(
+    env_id: str, loader: Callable[[], Any] | str, description: str, extra: str = "", package: str = ""
+) -> None:
+    """Add an environment, or replace the one of that name.
+
+    Args:
+        env_id: the name for `make`.
+        loader: "module:attribute", or a callable that returns what such an attribute would hold.
+        description: one line for `robo-rlft list`.
+        extra: optional dependency group, if it needs one.
+        package: module that the extra installs.
+    """
+    load = _importer(loader) if isinstance(loader, str) else loader
+    _ENTRIES[env_id] = Entry(env_id, description, load, extra, package)
+
+
+def entries() -> list[Entry]:
+    """All environments by name: ours, registered ones, and those of installed packages' entry points."""
+    return sorted(_known().values(), key=lambda e: e.id)
+
+
+def make(
+    env_id: str,
+    num_envs: int = 1,
+    *,
+    seed: int | None = None,
+    device: str | torch.device = "cpu",
+    threads: int = 0,
+    dtype: torch.dtype = torch.float32,
+    **params: Any,
+) -> BatchEnv:
+    """N copies of one environment.
+
+    >>> env = make("Hopper", 2, seed=0)
+    >>> obs, info = env.reset()
+    >>> obs["policy"].shape
+    torch.Size([2, 11])
+
+    Args:
+        env_id: a name of `entries()`.
+        num_envs: environments.
+        seed: environment i gets seed + i; None draws from the operating system.
+        device: where the returned tensors live.
+        threads: of the simulation; 0 takes all CPUs.
+        dtype: of observations and rewards.
+        params: the task's parameters by name.
+
+    Raises:
+        ConfigError: unknown environment or parameter.
+        MissingExtraError: the environment's extra is not installed.
+    """
+    entry = _entry(env_id)
+    if not entry.installed:
+        raise MissingExtraError(entry.package, entry.extra, f"environment {env_id}")
+    found = entry.load()
+    if callable(found):
+        return found(num_envs, seed=seed, device=device, threads=threads, dtype=dtype, **params)
+    return _make_mujoco(entry, found, num_envs, seed=seed, device=device, threads=threads, dtype=dtype, **params)
+
+
+def _make_mujoco(entry: Entry, found: Any, num_envs: int, **kwargs: Any) -> BatchEnv:
+    from robo_rlft.envs.mujoco.engine import MujocoEnv
+    from robo_rlft.envs.mujoco.task import MujocoTask
+
+    if not isinstance(found, MujocoTask):
+        raise ConfigError(
+            f"environment {entry.id} loads a {type(found).__name__}: its entry point must name a MujocoTask or a "
+            "callable that returns a BatchEnv"
+        )
+    return MujocoEnv(found, num_envs, **kwargs)
+
+
+def _entry(env_id: str) -> Entry:
+    known = _known()
+    if env_id not in known:
+        raise ConfigError(unknown_name("environment", env_id, known))
+    return known[env_id]
+
+
+def _known() -> dict[str, Entry]:
+    points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    others = {p.name: Entry(p.name, f"{p.value} ({_owner(p)})", p.load) for p in points}
+    return {**others, **_ENTRIES}
+
+
+def _owner(point: importlib.metadata.EntryPoint) -> str:
+    return point.dist.name if point.dist else "entry point"
+
+
+def _importer(target: str) -> Callable[[], Any]:
+    module, _, attribute = target.partition(":")
+    return lambda: getattr(importlib.import_module(module), attribute)
+
+
+_ENTRIES: dict[str, Entry] = {}
+_TASKS = "robo_rlft.envs.mujoco.tasks"
+register("Hopper", f"{_TASKS}.hopper:TASK", "one-legged robot hops forward in the plane (Gymnasium Hopper-v5)")
+register("Walker2d", f"{_TASKS}.walker2d:TASK", "two-legged robot walks in the plane (Gymnasium Walker2d-v5)")
+register("HalfCheetah", f"{_TASKS}.half_cheetah:TASK", "two-legged runner in the plane (Gymnasium HalfCheetah-v5)")
+register("Ant", f"{_TASKS}.ant:TASK", "four-legged robot runs forward (Gymnasium Ant-v5)")
+register("Humanoid", f"{_TASKS}.humanoid:TASK", "humanoid walks forward (Gymnasium Humanoid-v5)")
+register("ArmPickPlace", f"{_TASKS}.arm.pick_place:TASK", "7-joint arm carries a cube to a target, sparse reward")
+register(
+    "ArmPegInsert", f"{_TASKS}.arm.peg_insert:TASK", "7-joint arm inserts a peg with 1 mm clearance, sparse reward"
+)

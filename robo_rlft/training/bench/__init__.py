@@ -1,0 +1,1 @@
+"""Side-by-side measurements against hardware limits and peers; `robo-rlft bench` runs them."""
