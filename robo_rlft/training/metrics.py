@@ -6,16 +6,19 @@ processes) and any number of named figures. Not-a-number is `null`; infinities a
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import math
 import os
+import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float
@@ -50,7 +53,7 @@ class Metrics:
         self.path = make_folder(Path(path)) / FILE
         _repair(self.path)
         self._last_step = max((row["step"] for row in _rows(self.path)), default=None)
-        self._file: BinaryIO = self._open()
+        self._file = self._open()
         self._tensorboard = _TensorBoard(path / "tensorboard", self._next_step) if tensorboard else None
         self._wandb = _start_wandb(Path(path), wandb, config or {}) if wandb else None
 
@@ -78,8 +81,7 @@ class Metrics:
             raise ValueError(f"metrics of step {step} after those of step {self._last_step}")
         row = {"step": step, "wall": wall} | {name: _plain(value) for name, value in values.items()}
         with writing(self.path):
-            self._file.write(json.dumps(row).encode() + b"\n")
-            self._file.flush()
+            self._append(json.dumps(row).encode() + b"\n")
             if self._tensorboard:
                 self._tensorboard.write(step, values)
         if self._wandb:
@@ -106,8 +108,6 @@ class Metrics:
         """Wait until the rows are on the disk, so that they survive a power cut."""
         with writing(self.path):
             os.fsync(self._file.fileno())
-            if self._tensorboard:
-                self._tensorboard.flush()
 
     def close(self) -> None:
         """Write everything out and let go of the files."""
@@ -122,9 +122,14 @@ class Metrics:
     def _next_step(self) -> int:
         return 0 if self._last_step is None else self._last_step + 1
 
-    def _open(self) -> BinaryIO:
+    def _open(self) -> FileIO:
+        # Without a buffer, so that a row is either written or refused now, not when the file is closed.
         with writing(self.path):
-            return self.path.open("ab")
+            return self.path.open("ab", buffering=0)
+
+    def _append(self, line: bytes) -> None:
+        if self._file.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read(path: Path) -> Columns:
@@ -145,34 +150,36 @@ def read(path: Path) -> Columns:
 
 
 class _TensorBoard:
-    """One event per row; a new session hides what a killed one had written beyond the step it resumes from."""
+    """One event per row, written at once: no thread that could lose the last rows or die of a full disk unseen.
+
+    A session that starts at a later step hides what a killed one had written beyond it.
+    """
 
     def __init__(self, path: Path, first_step: int) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._events, self._summaries = event_pb2, summary_pb2
+        name = f"events.out.tfevents.{time.time_ns():019d}.{socket.gethostname()}.{os.getpid()}"
         with writing(path):
-            self._writer = EventFileWriter(str(path), flush_secs=5)
-        if first_step:
-            self.forget_from(first_step)
+            self._file = (make_folder(path) / name).open("wb", buffering=0)
+            self._records = RecordWriter(self._file)
+            self._add(0, file_version="brain.Event:2")
+            if first_step:
+                self.forget_from(first_step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         entries = [self._summaries.Summary.Value(tag=k, simple_value=float(v)) for k, v in values.items()]
         self._add(step, summary=self._summaries.Summary(value=entries))
 
     def forget_from(self, step: int) -> None:
-        start = self._events.SessionLog(status=self._events.SessionLog.START)
-        self._add(step, session_log=start)
-
-    def flush(self) -> None:
-        self._writer.flush()
+        self._add(step, session_log=self._events.SessionLog(status=self._events.SessionLog.START))
 
     def close(self) -> None:
-        self._writer.close()
+        self._file.close()
 
     def _add(self, step: int, **content: Any) -> None:
-        self._writer.add_event(self._events.Event(wall_time=time.time(), step=step, **content))
+        self._records.write(self._events.Event(wall_time=time.time(), step=step, **content).SerializeToString())
 
 
 def _start_wandb(path: Path, project: str, config: Mapping[str, Any]) -> Any:

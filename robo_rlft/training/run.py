@@ -89,8 +89,8 @@ class Run:
         try:
             resumed = (folder / _CONFIG).exists()
             changed = _check_same_run(folder, settings, verb) if resumed else []
-            _write_settings(folder, settings, verb)
             _note_changes(folder, changed)
+            _write_settings(folder, settings, verb)
             where = settings.get("run", {})
             metrics = Metrics(folder, where.get("tensorboard", True), where.get("wandb", ""), settings)
         except BaseException:
