@@ -1,0 +1,128 @@
+"""Images on disk: uncompressed frames, one per inner chunk of a zarr v3 shard, read through memory maps.
+
+A shard file is `frame 0 | frame 1 | ... | index | crc32c`. The index has one (offset, size) pair of little-endian
+uint64 per frame the shard can hold, all ones where there is none. Because frames lie side by side, a file is at the same
+time a valid zarr shard and an array that can be mapped, so that a batch costs one memcpy per window.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from robo_rlft.data.layout import Column, DamagedError
+
+_EMPTY = np.uint64(2**64 - 1)
+_CRC_BYTES = 4
+
+
+class Frames:
+    """All images of one camera, [rows, height, width, 3] uint8, mapped from disk.
+
+    Args:
+        path: the data set.
+        column: the image array.
+        rows: committed rows.
+
+    Raises:
+        DamagedError: a file is missing, cut off or altered in its index, or the frames are stored compressed.
+    """
+
+    def __init__(self, path: Path, column: Column, rows: int) -> None:
+        if rows:
+            _check_codec(path, column)
+        size = column.rows_per_file
+        counts = [min(size, rows - first) for first in range(0, rows, size)]
+        self._shards = [decode_shard(path, column, i, count) for i, count in enumerate(counts)]
+        self._size = size
+        self.shape = (rows, *column.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def gather(self, rows: Int64[np.ndarray, "*batch"], out: UInt8[np.ndarray, "*batch height width rgb"]) -> None:
+        """Copy frames into `out`, one copy for each run of consecutive rows.
+
+        Raises:
+            IndexError: a row that is not there.
+        """
+        flat = rows.reshape(-1)
+        if flat.size and (flat.min() < 0 or flat.max() >= len(self)):
+            raise IndexError(f"frames {flat.min()}..{flat.max()} asked of {len(self)}")
+        target = out.reshape(-1, *self.shape[1:])
+        shard, local = np.divmod(flat, self._size)
+        starts = np.flatnonzero(np.diff(flat, prepend=-2) != 1)
+        starts = np.union1d(starts, np.flatnonzero(np.diff(shard, prepend=-1)))
+        ends = np.append(starts[1:], flat.size)
+        for start, end, number, first in zip(
+            starts.tolist(), ends.tolist(), shard[starts].tolist(), local[starts].tolist(), strict=True
+        ):
+            target[start:end] = self._shards[number][first : first + end - start]
+
+    def __getitem__(self, rows: slice) -> UInt8[np.ndarray, "rows height width rgb"]:
+        """A copy of consecutive frames."""
+        chosen = np.arange(*rows.indices(len(self)), dtype=np.int64)
+        out = np.empty((len(chosen), *self.shape[1:]), np.uint8)
+        self.gather(chosen, out)
+        return out
+
+
+def encode_shard(frames: UInt8[np.ndarray, "rows height width rgb"], capacity: int) -> bytes:
+    """The content of one shard file that can hold `capacity` frames."""
+    size = frames[0].nbytes
+    index = np.full((capacity, 2), _EMPTY, "<u8")
+    index[: len(frames), 0] = np.arange(len(frames)) * size
+    index[: len(frames), 1] = size
+    encoded = index.tobytes()
+    return frames.tobytes() + encoded + google_crc32c.value(encoded).to_bytes(_CRC_BYTES, "little")
+
+
+def decode_shard(path: Path, column: Column, number: int, rows: int) -> UInt8[np.ndarray, "rows height width rgb"]:
+    """Map the first `rows` frames of one shard file.
+
+    Raises:
+        DamagedError: the file is missing, cut off, or its index does not list these frames side by side.
+    """
+    file = path / column.file(number)
+    expected = f"{rows} frames in {column.file(number)}"
+    try:
+        content = np.memmap(file, np.uint8, "r")
+    except (OSError, ValueError) as error:
+        raise DamagedError(path, column.name, expected, f"a file that cannot be mapped ({error})") from error
+    index_bytes = column.rows_per_file * 16
+    trailer = bytes(content[-index_bytes - _CRC_BYTES :])
+    encoded, crc = trailer[:-_CRC_BYTES], trailer[-_CRC_BYTES:]
+    if len(encoded) != index_bytes or google_crc32c.value(encoded).to_bytes(_CRC_BYTES, "little") != crc:
+        raise DamagedError(path, column.name, expected, f"{content.size} bytes that do not end in a valid shard index")
+    index = np.frombuffer(encoded, "<u8").reshape(-1, 2)[:rows]
+    wanted = np.stack([np.arange(rows) * column.row_bytes, np.full(rows, column.row_bytes)], 1)
+    if not np.array_equal(index, wanted.astype("<u8")) or content.size < rows * column.row_bytes:
+        raise DamagedError(path, column.name, expected, "an index that lists other frames")
+    return content[: rows * column.row_bytes].reshape(rows, *column.shape)
+
+
+def sharding_codec(frame: tuple[int, ...]) -> dict[str, Any]:
+    """The zarr v3 codec whose files `encode_shard` writes."""
+    return {
+        "name": "sharding_indexed",
+        "configuration": {
+            "chunk_shape": [1, *frame],
+            "codecs": [{"name": "bytes"}],
+            "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+            "index_location": "end",
+        },
+    }
+
+
+def _check_codec(path: Path, column: Column) -> None:
+    metadata = json.loads((path / column.name / "zarr.json").read_text())
+    grid = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    if metadata["codecs"] != [sharding_codec(column.shape)] or grid != [column.rows_per_file, *column.shape]:
+        raise DamagedError(
+            path, column.name, f"uncompressed frames in shards of {column.rows_per_file}", "another zarr layout"
+        )
