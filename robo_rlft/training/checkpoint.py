@@ -29,8 +29,8 @@ from torch import Tensor
 
 from robo_rlft.errors import CheckpointError
 from robo_rlft.spec import RobotSpec
-from robo_rlft.training.files import TEMPORARY, atomic_write, make_folder, sync_folder, write_synced, writing
 from robo_rlft.training.compare import check_contradictions, plain
+from robo_rlft.training.files import TEMPORARY, atomic_write, make_folder, sync_folder, write_synced, writing
 from robo_rlft.training.versions import package_versions
 
 __all__ = [

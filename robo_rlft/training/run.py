@@ -25,10 +25,10 @@ import yaml
 
 from robo_rlft.errors import RunError
 from robo_rlft.training.checkpoint import CheckpointStore
+from robo_rlft.training.compare import Difference, differences, flatten, plain
 from robo_rlft.training.files import TEMPORARY, atomic_write, make_folder, writing
 from robo_rlft.training.metrics import Metrics
 from robo_rlft.training.progress import console
-from robo_rlft.training.compare import Difference, differences, flatten, plain
 from robo_rlft.training.versions import environment
 
 MAY_CHANGE = (
