@@ -1,8 +1,8 @@
 """Images on disk: uncompressed frames, one per inner chunk of a zarr v3 shard, read through memory maps.
 
 A shard file is `frame 0 | frame 1 | ... | index | crc32c`. The index has one (offset, size) pair of little-endian
-uint64 per frame the shard can hold, all ones where there is none. Because frames lie side by side, a file is at the same
-time a valid zarr shard and an array that can be mapped, so that a batch costs one memcpy per window.
+uint64 per frame the shard can hold, all ones where there is none. Because frames lie side by side, a file is
+both a valid zarr shard and an array that can be mapped, so that a batch costs one memcpy per window.
 """
 
 from __future__ import annotations

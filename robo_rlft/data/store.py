@@ -184,7 +184,7 @@ class Dataset:
         columns = columns_of(header.robot)
         arrays = {n: read_column(folder, c, header) for n, c in columns.items() if not c.is_image}
         check_episode_ends(folder, header, arrays["meta/episode_ends"])
-        images = {_key(n): read_frames(folder, c, header) for n, c in columns.items() if c.is_image}
+        images = {observation_key(n): read_frames(folder, c, header) for n, c in columns.items() if c.is_image}
         return cls(folder, header, arrays, images)
 
     @property
@@ -317,7 +317,8 @@ def check_episode_ends(path: Path, header: Header, ends: Int64[np.ndarray, " epi
         raise DamagedError(path, "meta/episode_ends", f"{header.num_steps} at the end", str(ends[-1]))
 
 
-def _key(column: str) -> str:
+def observation_key(column: str) -> str:
+    """The observation key of an array's name in the layout."""
     return column.removeprefix("observation/")
 
 
