@@ -52,9 +52,14 @@ def compose(
     parsed = [_parse(word) for word in overrides]
     for override in parsed:
         _check_override(override, folder)
-    words = [*(_base_overrides(base) if base else []), *(_spelt(o, folder) for o in parsed)]
-    config = _compose(words, folder)
-    config.recipe = next((str(o.value() or "") for o in parsed if o.key_or_group == "recipe"), config.recipe)
+    recipe = next((str(o.value() or "") for o in parsed if o.key_or_group == "recipe"), "")
+    if recipe and base:
+        raise ConfigError(
+            f"recipe={recipe} cannot replace the settings of {base.parent}: leave it out, or start a new run"
+        )
+    chosen = [_spelt(o, folder) for o in parsed if o.key_or_group != "recipe" or recipe]
+    config = _compose([*(_base_overrides(base) if base else []), *chosen], folder)
+    config.recipe = recipe or (load(base).recipe if base else config.recipe)
     validate(config, verb)
     return config
 
@@ -173,7 +178,7 @@ def _is_users_group(key: str, folder: Path | None) -> bool:
 
 
 def _unknown_key(key: str) -> str:
-    """Names the nearest keys: the same name elsewhere (`gamma` -> `ppo.gamma`), a near one beside it, a near one anywhere."""
+    """Names the nearest keys: the same name elsewhere (`gamma` -> `ppo.gamma`), a near one beside it, any near one."""
     parent, _, leaf = key.rpartition(".")
     elsewhere = [k for k in settings() if k.rpartition(".")[2] == leaf]
     siblings = {k.rpartition(".")[2]: k for k in settings() if k.rpartition(".")[0] == parent}
@@ -184,7 +189,7 @@ def _unknown_key(key: str) -> str:
 
 
 def _spelt(override: Override, folder: Path | None) -> str:
-    """The override as Hydra wants it: a user's group and names in a free dictionary are added without the user's `+`."""
+    """The override as Hydra wants it; users need no `+` for their own groups and for names in a free dictionary."""
     key, word = override.key_or_group, cast(str, override.input_line).lstrip("+")
     if is_open(f"{key}.") or is_open(key):
         return f"++{word}"
@@ -194,8 +199,7 @@ def _spelt(override: Override, folder: Path | None) -> str:
 def _base_overrides(base: Path) -> list[str]:
     """An earlier run's settings as overrides, so that the precedence stands in one place: Hydra's."""
     plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(load(base))))
-    words = (f"++{key}={_quoted(_at(plain, key))}" for key in settings() if key != "recipe")
-    return [*words, f"++recipe={_quoted(plain['recipe'])}"]
+    return [f"++{key}={_quoted(_at(plain, key))}" for key in settings() if key != "recipe"]
 
 
 def _at(tree: dict[str, Any], key: str) -> Any:

@@ -1,0 +1,290 @@
+"""The verbs as a table. Each row calls one function of the package, imported when it is called."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robo_rlft.cli.verb import Arguments, Flag, Positional, Verb
+from robo_rlft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from robo_rlft.training.config import Config
+
+RUN = "runs/reinflow/arm_peg_insert/finetune-seed0"
+RECIPE = "recipe=reinflow/arm_peg_insert"
+
+
+def _config(arguments: Arguments) -> Config | None:
+    """The composed settings, or None after `--show-config` printed them."""
+    from robo_rlft.training import configure
+
+    run = arguments.positionals.get("RUN")
+    config = configure.compose(
+        arguments.overrides, verb=arguments.verb, config_dir=arguments.config_dir, base=_settings_of(run)
+    )
+    if run:
+        config.run.checkpoint = run
+    if "--show-config" not in arguments.flags:
+        return config
+    print(configure.to_yaml(config), end="")
+    return None
+
+
+def _settings_of(run: str | None) -> Path | None:
+    """The config.yaml of a run, also for one of its checkpoints (`RUN/checkpoints/...`)."""
+    if run is None:
+        return None
+    folders = (Path(run), *Path(run).parents[:2])
+    return next((f / "config.yaml" for f in folders if (f / "config.yaml").is_file()), None)
+
+
+def _collect(arguments: Arguments) -> None:
+    if (config := _config(arguments)) is not None:
+        from robo_rlft.training.collect import collect
+
+        collect(config)
+
+
+def _pretrain(arguments: Arguments) -> None:
+    if (config := _config(arguments)) is not None:
+        from robo_rlft.training.pretrain import pretrain
+
+        pretrain(config)
+
+
+def _finetune(arguments: Arguments) -> None:
+    if (config := _config(arguments)) is not None:
+        from robo_rlft.training.finetune import finetune
+
+        finetune(config)
+
+
+def _evaluate(arguments: Arguments) -> None:
+    if (config := _config(arguments)) is not None:
+        from robo_rlft.training.evaluate import evaluate
+
+        evaluate(config)
+
+
+def _export(arguments: Arguments) -> None:
+    if (config := _config(arguments)) is not None:
+        from robo_rlft.export.bundle import export
+
+        export(config)
+
+
+def _run(arguments: Arguments) -> None:
+    if (config := _config(arguments)) is not None:
+        from robo_rlft.export.run import run
+
+        run(Path(arguments.positionals["BUNDLE"]), config)
+
+
+def _view(arguments: Arguments) -> None:
+    from robo_rlft.training.report import view
+
+    view(Path(arguments.positionals["RUN"]))
+
+
+def _bench(arguments: Arguments) -> None:
+    if (config := _config(arguments)) is not None:
+        import importlib
+
+        what, path = arguments.positionals["CASE"], arguments.flags.get("--json")
+        module = importlib.import_module(f"robo_rlft.training.bench.{what}")
+        module.run(config, json_path=Path(path) if path else None)
+
+
+def _doctor(arguments: Arguments) -> int:
+    """`data=PATH` names a data set as it stands, so that no path needs quotes of Hydra's."""
+    paths = [word.removeprefix("data=") for word in arguments.overrides if word.startswith("data=")]
+    others = tuple(word for word in arguments.overrides if not word.startswith("data="))
+    if (config := _config(replace(arguments, overrides=others))) is None:
+        return 0
+    from robo_rlft.training.doctor import doctor
+
+    config.data.path = paths[-1] if paths else config.data.path
+    return 1 if doctor(config) else 0
+
+
+def _list(arguments: Arguments) -> None:
+    from robo_rlft.training.catalogue import show
+
+    show(arguments.positionals.get("PART", ""), arguments.config_dir)
+
+
+def _convert(arguments: Arguments) -> None:
+    from robo_rlft.data.convert import convert
+
+    if arguments.overrides:
+        raise ConfigError(f"robo-rlft convert reads no settings: leave out {arguments.overrides[0]}")
+    convert(Path(arguments.positionals["SRC"]), Path(arguments.positionals["DST"]))
+
+
+def _demo(arguments: Arguments) -> None:
+    if (config := _config(arguments)) is not None:
+        from robo_rlft.training.demo import demo
+
+        demo(config)
+
+
+_TABLE = (
+    Verb(
+        "collect",
+        "record demonstrations from a scripted expert or a trained policy",
+        "Steps many copies of the environment, records whole episodes into a zarr data set and prints how many of them "
+        "succeeded. Interrupted, it continues where it was.",
+        (
+            (f"robo-rlft collect {RECIPE}", "100 successful episodes of the scripted expert"),
+            (
+                "robo-rlft collect env.id=ArmPickPlace collect.episodes=500 data.path=my_demos.zarr",
+                "more episodes, into a data set of your own",
+            ),
+            (
+                "robo-rlft collect env.id=Hopper collect.source=runs/gaussian_ppo/hopper collect.keep=all",
+                "what a trained policy does, failures included",
+            ),
+        ),
+        _collect,
+        settings=("env", "data", "collect"),
+    ),
+    Verb(
+        "pretrain",
+        "learn a policy from demonstrations (behaviour cloning by flow matching)",
+        "Reads a data set, fits the policy's flow to it and leaves a run folder with checkpoints and a report. Killed "
+        "at any time and started again, it continues.",
+        (
+            (f"robo-rlft pretrain {RECIPE}", "the recipe's own data and network"),
+            (f"robo-rlft pretrain {RECIPE} policy.network.name=unet1d bc.steps=30000", "another network, longer"),
+            ("robo-rlft pretrain env.id=Hopper data.path=my_demos.zarr seed=1", "your own data"),
+        ),
+        _pretrain,
+        settings=("data", "policy", "bc", "run"),
+    ),
+    Verb(
+        "finetune",
+        "improve a policy by reinforcement learning in simulation",
+        "Runs PPO on the policy's chain from noise to action. With a flow policy it starts from the recipe's "
+        "pre-trained run (or run.checkpoint); a Gaussian policy may start from nothing. Killed and started again, it "
+        "continues.",
+        (
+            (f"robo-rlft finetune {RECIPE}", "after collect and pretrain with the same recipe"),
+            ("robo-rlft finetune recipe=gaussian_ppo/hopper", "PPO from scratch"),
+            (
+                f"robo-rlft finetune {RECIPE} seed=1 ppo.iterations=200 run.dir=runs/longer",
+                "another seed, longer, in a folder of its own",
+            ),
+        ),
+        _finetune,
+        settings=("env", "policy.chain", "ppo", "run"),
+    ),
+    Verb(
+        "evaluate",
+        "measure a policy on fixed seeds, with intervals and videos",
+        "The same episodes for every method: mean return and success with 95 % intervals, a table per seed, videos.",
+        (
+            (f"robo-rlft evaluate {RUN}", "200 episodes of the last checkpoint"),
+            (f"robo-rlft evaluate {RUN} evaluate.episodes=50 evaluate.videos=8", "fewer episodes, more films"),
+        ),
+        _evaluate,
+        positionals=(Positional("RUN", "run folder or checkpoint; else run.checkpoint", required=False),),
+        settings=("evaluate",),
+    ),
+    Verb(
+        "export",
+        "write a policy as a controller bundle (ONNX, controller.yaml, golden pairs)",
+        "A bundle holds all a robot needs: the network with its sampling loop unrolled, normalisation, joint names and "
+        "limits, rates, and inputs with their right outputs, checked before anything moves.",
+        ((f"robo-rlft export {RUN}", "writes the bundle into the run folder"),),
+        _export,
+        positionals=(Positional("RUN", "run folder or checkpoint; else run.checkpoint", required=False),),
+    ),
+    Verb(
+        "run",
+        "run a controller bundle in closed loop with the simulator",
+        "Checks the bundle's hashes and golden pairs, then drives the simulated robot with it through ONNX Runtime "
+        "and prints latency and success.",
+        ((f"robo-rlft run {RUN}/bundle", "200 episodes on the evaluation's seeds"),),
+        _run,
+        positionals=(Positional("BUNDLE", "folder written by robo-rlft export"),),
+        settings=("evaluate",),
+    ),
+    Verb(
+        "view",
+        "open the report of a run: curves, videos, tables",
+        "Opens report.html of a run in the browser; it is one file that needs no network. Without a display it prints "
+        "the path.",
+        ((f"robo-rlft view {RUN}", "curves, videos before and after, the table, the settings"),),
+        _view,
+        positionals=(Positional("RUN", "run folder"),),
+    ),
+    Verb(
+        "bench",
+        "measure environments, data loading or the update beside their limits and peers",
+        "envs: steps per second beside the C limit and other vector environments. data: windows per second beside "
+        "memory maps and RAM. update: one fine-tuning update beside the plain loop over denoising steps.",
+        (
+            ("robo-rlft bench envs", "every environment and batch size"),
+            ("robo-rlft bench data --json data.json", "one row per case, for plots"),
+            ("robo-rlft bench update recipe=reinflow/hopper", "at a recipe's shapes"),
+        ),
+        _bench,
+        positionals=(Positional("CASE", "envs, data or update", choices=("envs", "data", "update")),),
+        flags=(Flag("--json", "also write one row per case", "PATH"),),
+    ),
+    Verb(
+        "doctor",
+        "check this machine or a data set, and say what to do",
+        "Checks Python, torch, threads, GPU, OpenGL, Vulkan, packages and disk; with data=PATH every episode of a data "
+        "set instead. The exit status is 1 when something must be put right.",
+        (
+            ("robo-rlft doctor", "the machine"),
+            ("robo-rlft doctor data=my_demos.zarr", "a data set: damage, NaN, wrong shapes"),
+        ),
+        _doctor,
+    ),
+    Verb(
+        "list",
+        "list environments, policies, methods, recipes and settings",
+        "One line each, and whether the extra it needs is installed.",
+        (
+            ("robo-rlft list", "everything but the settings"),
+            ("robo-rlft list recipes", "one part: environments, policies, methods, recipes, extras or settings"),
+        ),
+        _list,
+        positionals=(
+            Positional(
+                "PART",
+                "environments, policies, methods, recipes, extras or settings",
+                required=False,
+                choices=("environments", "policies", "methods", "recipes", "extras", "settings"),
+            ),
+        ),
+    ),
+    Verb(
+        "convert",
+        "convert a data set of another project (diffusion_policy zarr, LeRobot v3)",
+        "Recognises the format of SRC, streams it into a new data set at DST and reports what was assumed. SRC is "
+        "never changed.",
+        (
+            ("robo-rlft convert pusht.zarr data/pusht.zarr", "a diffusion_policy replay buffer"),
+            ("robo-rlft convert my_lerobot_folder my_demos.zarr", "a LeRobot v3 folder"),
+        ),
+        _convert,
+        positionals=(Positional("SRC", "what to read"), Positional("DST", "data set to write; must not exist")),
+    ),
+    Verb(
+        "demo",
+        "the whole way on two CPU cores: demonstrations, cloning, fine-tuning, controller",
+        "Records demonstrations of a peg insertion, clones them, fine-tunes the policy with ReinFlow, evaluates all of "
+        "it on the same 200 unused seeds, exports the controller and runs it. Leaves runs/demo/summary.json and a "
+        "report.",
+        (("robo-rlft demo", "about eight minutes"), ("robo-rlft demo seed=1", "another seed")),
+        _demo,
+    ),
+)
+
+VERBS: dict[str, Verb] = {verb.name: verb for verb in _TABLE}
+"""Every verb by name, in the order of the overview."""
