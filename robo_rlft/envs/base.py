@@ -71,6 +71,8 @@ class BatchEnv(gymnasium.vector.VectorEnv, ABC):
     device: torch.device
     fidelity: Fidelity
     """How well `set_state(get_state())` reproduces the future."""
+    has_success: bool = False
+    """The task defines success; without it `success` is always False and only returns are reported."""
     nan_resets: int = 0
     """Episodes ended by the NaN guard since the environment was made."""
 

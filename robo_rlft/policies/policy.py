@@ -49,12 +49,19 @@ class Policy(nn.Module):
         self.network = build_network(config.network, self.event, self.cond_width)
         self.chain = build_chain(config.chain, self.event, self.cond_width)
 
-    def fit_normaliser(self, statistics: Statistics | None) -> None:
-        """Set the normalisers from data (None: only the modes that need none)."""
-        stats = statistics or {}
+    def fit_normaliser(self, statistics: Statistics) -> None:
+        """Set the normalisers of observations and actions from data."""
+        self.fit_observation(statistics)
+        self.fit_action(statistics)
+
+    def fit_observation(self, statistics: Statistics) -> None:
+        """Set the observation normalisers only."""
         for key in self.config.obs_keys:
-            fit(self._affine(key), self.config.obs_normaliser, stats.get(key), self.robot.observation[key])
-        fit(self.action_norm, self.config.action_normaliser, stats.get("action"), self.robot.action)
+            fit(self.obs_affine(key), self.config.obs_normaliser, statistics.get(key), self.robot.observation[key])
+
+    def fit_action(self, statistics: Statistics) -> None:
+        """Set the action normaliser only; the mode `bounds` needs no statistics."""
+        fit(self.action_norm, self.config.action_normaliser, statistics.get("action"), self.robot.action)
 
     def encode(self, obs: Obs) -> Cond:
         """Condition from observations with history, [N, obs_horizon, width] per key.
@@ -71,7 +78,7 @@ class Policy(nn.Module):
                 raise SpecError(
                     f"observation '{key}': expected [N, {', '.join(map(str, expected))}], got {list(obs[key].shape)}"
                 )
-            parts.append(self._affine(key)(obs[key]).flatten(1))
+            parts.append(self.obs_affine(key)(obs[key]).flatten(1))
         return Cond(torch.cat(parts, dim=-1))
 
     def draw_noise(
@@ -102,7 +109,7 @@ class Policy(nn.Module):
         path = self.sample(cond, self.draw_noise(len(cond), generator), deterministic)
         return self.to_robot(path.action)
 
-    def _affine(self, key: str) -> Affine:
+    def obs_affine(self, key: str) -> Affine:
         module = self.obs_norm[_slot(key)]
         assert isinstance(module, Affine)
         return module

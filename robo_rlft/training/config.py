@@ -80,6 +80,7 @@ class RunConfig:
         checkpoint: run folder or checkpoint to start from (`finetune`, `evaluate`, `export`).
         max_steps: stop after this many environment steps; 0 means the method's own limit.
         wall_seconds: stop after this much wall time; 0 means none.
+        stop_return: stop when the mean return of the last 200 episodes reaches this; 0 means never.
     """
 
     dir: str = ""
@@ -91,6 +92,7 @@ class RunConfig:
     checkpoint: str = ""
     max_steps: int = 0
     wall_seconds: float = 0.0
+    stop_return: float = 0.0
 
 
 @dataclass

@@ -68,6 +68,7 @@ class MujocoEnv(BatchEnv):
         if num_envs < 1:
             raise ConfigError(f"num_envs is {num_envs}: at least one environment is needed")
         self.task, self.params = task, _merged(task, params)
+        self.has_success = task.success is not None
         self.num_envs, self.device, self.dtype = num_envs, torch.device(device), dtype
         self.max_episode_steps = max_episode_steps or task.max_episode_steps
         model = task.model(self.params)

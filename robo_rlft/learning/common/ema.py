@@ -31,6 +31,7 @@ class EMA(Generic[M]):
         """Move the average towards the module's weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(list(self.average.parameters()), list(module.parameters()), 1 - decay)
+        for mine, its in zip(self.average.parameters(), module.parameters(), strict=True):
+            mine.lerp_(its, 1 - decay)
         for mine, its in zip(self.average.buffers(), module.buffers(), strict=True):
             mine.copy_(its)

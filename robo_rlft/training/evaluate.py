@@ -1,0 +1,258 @@
+"""Evaluation: fixed seeds, N episodes, one code path for every method, simulator and runtime."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from robo_rlft.envs.base import BatchEnv, Obs
+from robo_rlft.errors import ConfigError
+from robo_rlft.noise import episode_noise
+from robo_rlft.policies import Policy
+from robo_rlft.training.config import Config
+from robo_rlft.training.files import atomic_write
+from robo_rlft.training.paths import run_path
+from robo_rlft.training.policies import load_policy
+from robo_rlft.training.progress import console, summary_table
+from robo_rlft.training.rollout import History
+from robo_rlft.training.setup import make_env, prepare
+from robo_rlft.training.statistics import Interval, bootstrap_mean, wilson
+from robo_rlft.training.video import write_mp4
+
+Actor = Callable[[Obs, Float[Tensor, "env chunk action"]], Float[Tensor, "env execute action"]]
+"""(observations with history, starting noise) -> actions to execute, in the robot's units."""
+TRAINING_SEED = 500_000
+"""First seed of evaluations during training: apart from those of training and of the final evaluation."""
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One evaluated episode.
+
+    Attributes:
+        seed: where it started.
+        ret: undiscounted return.
+        length: control steps.
+        success: the task's own success.
+    """
+
+    seed: int
+    ret: float
+    length: int
+    success: bool
+
+
+def evaluate(config: Config, *, name: str = "final", checkpoint: str = "last") -> dict[str, Any]:
+    """Evaluate a run or checkpoint (`run.checkpoint`, else the recipe's fine-tuning run): the verb `evaluate`.
+
+    Writes `evaluation/<name>.json` and videos into the run's folder.
+
+    Returns:
+        The record that was written.
+    """
+    prepare(config)
+    source = Path(config.run.checkpoint) if config.run.checkpoint else run_path(config, "finetune")
+    policy, meta = load_policy(source, checkpoint)
+    record = evaluate_policy(config, policy, name=name, folder=_run_folder(source))
+    counters = meta["counters"]
+    record |= {"checkpoint": str(source), "env_steps": counters.get("env_steps", 0)}
+    write_record(_run_folder(source), record)
+    summary_table(f"{config.env.id}: {config.evaluate.episodes} episodes", [describe_record(record)])
+    return record
+
+
+def evaluate_policy(config: Config, policy: Policy, *, name: str, folder: Path, videos: bool = True) -> dict[str, Any]:
+    """Evaluate a policy on the configured seeds; videos go to `folder/videos`."""
+    start = time.perf_counter()
+    settings = config.evaluate
+    policy = policy.to(config.device).eval()
+    env = make_env(config, min(settings.num_envs, settings.episodes))
+    try:
+        policy.robot.check(env.robot, "the policy", f"environment {config.env.id}")
+        seeds = range(settings.seed, settings.seed + settings.episodes)
+        episodes = play(
+            env, actor_of(policy), seeds, policy.event, History(policy.config.obs_horizon, policy.config.obs_keys)
+        )
+    finally:
+        env.close()
+    record = make_record(name, env, episodes, time.perf_counter() - start)
+    if videos and settings.videos:
+        record["videos"] = film(config, policy, folder / "videos", name)
+    return record
+
+
+def evaluate_in_training(config: Config, policy: Policy, folder: Path, iteration: int) -> dict[str, Any]:
+    """A smaller evaluation on seeds of its own, without videos."""
+    env = make_env(config, min(config.env.num_envs, config.run.eval_episodes))
+    seeds = range(TRAINING_SEED, TRAINING_SEED + config.run.eval_episodes)
+    start = time.perf_counter()
+    try:
+        history = History(policy.config.obs_horizon, policy.config.obs_keys)
+        episodes = play(env, actor_of(policy.eval()), seeds, policy.event, history)
+    finally:
+        env.close()
+    record = make_record(f"training-{iteration:06d}", env, episodes, time.perf_counter() - start)
+    write_record(folder, record)
+    return record
+
+
+def actor_of(policy: Policy) -> Actor:
+    """The policy's deterministic path from given noise."""
+
+    @torch.no_grad()
+    def act(obs: Obs, noise: Tensor) -> Tensor:
+        path = policy.sample(
+            policy.encode(obs), noise[None].to(obs[policy.config.obs_keys[0]].device), deterministic=True
+        )
+        return policy.to_robot(path.action[:, : policy.config.execute])
+
+    return act
+
+
+def play(
+    env: BatchEnv, actor: Actor, seeds: Sequence[int], event: tuple[int, int], history: History
+) -> list[EpisodeResult]:
+    """One episode per seed, `env.num_envs` at a time.
+
+    Chunk c of the episode with seed s starts from `episode_noise(s, c)`, whoever computes the policy, so that a policy
+    and its exported controller face the same episodes with the same noise.
+    """
+    results: list[EpisodeResult] = []
+    for first in range(0, len(seeds), env.num_envs):
+        wave = list(seeds[first : first + env.num_envs])
+        # A last, smaller wave fills up with its first seed; those copies are not counted.
+        padded = wave + [wave[0]] * (env.num_envs - len(wave))
+        results += _play_wave(env, actor, padded, event, history)[: len(wave)]
+    return results
+
+
+def film(config: Config, policy: Policy, folder: Path, name: str) -> list[str]:
+    """Videos of the first evaluation episodes; returns paths relative to the run's folder.
+
+    A machine that cannot render gives no videos and one line that says so.
+    """
+    count = config.evaluate.videos
+    env = make_env(config, count)
+    try:
+        clips = _film(env, actor_of(policy), config, policy)
+    except ConfigError as error:
+        console.print(f"no videos: {error}", markup=False, soft_wrap=True)
+        return []
+    finally:
+        env.close()
+    paths = [write_mp4(folder / f"{name}-{i}.mp4", clip, policy.robot.rate_hz) for i, clip in enumerate(clips)]
+    return [str(p.relative_to(folder.parent)) for p in paths]
+
+
+def make_record(name: str, env: BatchEnv, episodes: list[EpisodeResult], seconds: float) -> dict[str, Any]:
+    """The evaluation as plain data: success with Wilson's interval (tasks that have one), return with a bootstrap."""
+    returns = bootstrap_mean(np.array([e.ret for e in episodes]))
+    successes = sum(e.success for e in episodes)
+    success = wilson(successes, len(episodes)).to_dict() if env.has_success else None
+    rows = [{"seed": e.seed, "return": e.ret, "length": e.length, "success": e.success} for e in episodes]
+    return {
+        "name": name,
+        "env_id": env.robot.env_id,
+        "episodes": len(episodes),
+        "success": success,
+        "return": returns.to_dict(),
+        "per_seed": rows,
+        "wall_seconds": seconds,
+        "videos": [],
+    }
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> Path:
+    """Keep a record under the run's `evaluation` folder."""
+    path = folder / "evaluation" / f"{record['name']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, json.dumps(record, indent=1).encode())
+    return path
+
+
+def describe_record(record: dict[str, Any]) -> dict[str, object]:
+    """A row for `summary_table`."""
+    row: dict[str, object] = {"policy": record["name"], "episodes": record["episodes"]}
+    if record["success"]:
+        row["success"] = percent(Interval(**record["success"]))
+    value = Interval(**record["return"])
+    return row | {
+        "return": f"{value.mean:.4g} [{value.low:.4g}, {value.high:.4g}]",
+        "seconds": round(record["wall_seconds"], 1),
+    }
+
+
+def percent(rate: Interval) -> str:
+    """`63.0 % [56.1, 69.4]`."""
+    return f"{100 * rate.mean:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+
+
+def _play_wave(
+    env: BatchEnv, actor: Actor, seeds: list[int], event: tuple[int, int], history: History
+) -> list[EpisodeResult]:
+    n = env.num_envs
+    obs, _ = env.reset(seed=seeds)
+    history.start(obs)
+    ret, length = np.zeros(n), np.zeros(n, np.int64)
+    success, alive = np.zeros(n, bool), np.ones(n, bool)
+    chunk = 0
+    while alive.any():
+        noise = torch.from_numpy(np.stack([episode_noise(s, chunk, event) for s in seeds]))
+        result = env.step_chunk(actor(history.frames, noise), "all" if history.needs_trace else "last")
+        ret += alive * result.reward.sum(1).double().cpu().numpy()
+        length += alive * result.length.cpu().numpy()
+        success |= alive & result.success.cpu().numpy()
+        alive &= ~result.done.cpu().numpy()
+        history.push(result)
+        chunk += 1
+    return [EpisodeResult(s, float(ret[i]), int(length[i]), bool(success[i])) for i, s in enumerate(seeds)]
+
+
+def _film(env: BatchEnv, actor: Actor, config: Config, policy: Policy) -> list[np.ndarray]:
+    n = env.num_envs
+    seeds = [config.evaluate.seed + i for i in range(n)]
+    obs, _ = env.reset(seed=seeds)
+    history = History(policy.config.obs_horizon, policy.config.obs_keys)
+    history.start(obs)
+    camera = config.evaluate.camera or None
+    clips: list[list[np.ndarray]] = [[frame] for frame in env.render(camera=camera)]
+    alive = [True] * n
+    for chunk in range(policy.robot.max_episode_steps):
+        noise = torch.from_numpy(np.stack([episode_noise(s, chunk, policy.event) for s in seeds]))
+        actions = actor(history.frames, noise)
+        for i in range(actions.shape[1]):
+            result = env.step_chunk(actions[:, i : i + 1], "all" if history.needs_trace else "last")
+            history.push(result)
+            frames = env.render(camera=camera)
+            for e in range(n):
+                alive[e] = alive[e] and not bool(result.done[e])
+                if alive[e]:
+                    clips[e].append(frames[e])
+            if not any(alive):
+                return [_hold(clip, policy.robot.rate_hz) for clip in clips]
+    return [_hold(clip, policy.robot.rate_hz) for clip in clips]
+
+
+def _hold(clip: list[np.ndarray], rate_hz: float) -> np.ndarray:
+    """Rest on the last frame for half a second, so that a loop shows how the episode ended."""
+    return np.stack(clip + [clip[-1]] * int(0.5 * rate_hz))
+
+
+def _run_folder(path: Path) -> Path:
+    """The run a checkpoint belongs to."""
+    for folder in (path, *path.parents):
+        if (folder / "config.yaml").is_file():
+            return folder
+    return path
+
+
+__all__ = ["Actor", "EpisodeResult", "evaluate", "evaluate_in_training", "evaluate_policy", "play", "write_record"]

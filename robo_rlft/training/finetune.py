@@ -1,0 +1,304 @@
+"""Fine-tuning (or training from scratch) by PPO on a chain: the verb `finetune`."""
+
+from __future__ import annotations
+
+import copy
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.optim import AdamW
+
+from robo_rlft.errors import ConfigError
+from robo_rlft.learning import ppo
+from robo_rlft.learning.common.gae import gae
+from robo_rlft.learning.common.reward_scale import RewardScale
+from robo_rlft.learning.common.running import RunningStats
+from robo_rlft.learning.common.schedule import cosine, set_lr
+from robo_rlft.policies import Critic, Policy
+from robo_rlft.spec import RobotSpec
+from robo_rlft.training.checkpoint import capture_rng, restore_rng
+from robo_rlft.training.config import Config
+from robo_rlft.training.evaluate import evaluate_in_training
+from robo_rlft.training.paths import run_path, source_path
+from robo_rlft.training.policies import policy_meta, start_policy
+from robo_rlft.training.progress import Progress
+from robo_rlft.training.rollout import Collector, Rollout
+from robo_rlft.training.run import Run
+from robo_rlft.training.setup import make_env, prepare
+
+SCRATCH = "none"
+"""`run.checkpoint=none`: start from random weights."""
+
+
+def finetune(config: Config) -> Path:
+    """Improve a policy by reinforcement learning; continues a run that was cut off.
+
+    Returns:
+        The run's folder, with checkpoints `last` and `best`.
+
+    Raises:
+        ConfigError: a chain without a likelihood, or settings that do not fit.
+        CheckpointError: the configuration contradicts the checkpoint it starts from.
+    """
+    prepare(config)
+    with Run.open(run_path(config, "finetune"), config, verb="finetune") as run:
+        if run.finished:
+            run.log(f"{run.path} has reached its end: raise ppo.iterations to go on")
+            return run.path
+        trainer = FineTuner(config, run)
+        try:
+            trainer.train()
+        finally:
+            trainer.env.close()
+        return run.path
+
+
+class FineTuner:
+    """One PPO run: policy, critic, environments, counters.
+
+    Args:
+        config: everything.
+        run: the open run folder.
+    """
+
+    def __init__(self, config: Config, run: Run) -> None:
+        self.config, self.run = config, run
+        self.device = torch.device(config.device)
+        self.env = make_env(config, config.env.num_envs)
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.shuffle = torch.Generator().manual_seed(config.seed + 1)
+        self.learner = make_learner(config, self.env.robot)
+        self.scratch = config.run.checkpoint == SCRATCH
+        self.stats = RunningStats() if self.scratch and config.policy.obs_normaliser == "gaussian" else None
+        self.scale = RewardScale(config.env.num_envs, config.ppo.gamma)
+        self.iteration, self.env_steps, self.episodes, self.wall, self.best = 0, 0, 0, 0.0, float("-inf")
+        self.recent: list[float] = []
+        self.collector = Collector(
+            self.env, self.learner.policy, config.ppo.gamma, self.generator, seed=10_000 * (config.seed + 1)
+        )
+        if run.resumed and "last" in run.checkpoints.names:
+            self._resume()
+
+    def train(self) -> None:
+        """Iterate until the configured end."""
+        ppo_config = self.config.ppo
+        header = f"{self.config.policy.chain.name}, K = {self.learner.policy.chain.steps}, ratio = {ppo_config.aggregation} over path, clip = {ppo_config.clip:g}"
+        self.run.log(f"fine-tuning {self.env.robot.env_id}: {header}")
+        with Progress("fine-tune", ppo_config.iterations, unit="iterations", done=self.iteration) as progress:
+            while not self.ended:
+                values = self.iterate()
+                shown = {k.split("/")[1]: v for k, v in values.items() if k in SHOWN}
+                progress.update(self.iteration, {"env steps": self.env_steps, **shown}, fraction=self.fraction)
+        self._save("last")
+        self.run.finish({"env_steps": self.env_steps, "iterations": self.iteration, "wall_seconds": self.wall})
+
+    @property
+    def fraction(self) -> float:
+        """Share of the run that is done, by iterations, environment steps or wall time, whichever is further."""
+        limits = self.config.run
+        shares = [self.iteration / max(self.config.ppo.iterations, 1)]
+        shares += [self.env_steps / limits.max_steps] if limits.max_steps else []
+        shares += [self.wall / limits.wall_seconds] if limits.wall_seconds else []
+        return min(max(shares), 1.0)
+
+    @property
+    def ended(self) -> bool:
+        """The run has reached its end."""
+        target = self.config.run.stop_return
+        reached = target > 0 and len(self.recent) >= RECENT and float(np.mean(self.recent)) >= target
+        return self.fraction >= 1.0 or reached
+
+    def iterate(self) -> dict[str, float]:
+        """One round: roll out, estimate advantages, update. Returns the round's figures."""
+        start = time.perf_counter()
+        config, learner = self.config.ppo, self.learner
+        self.collector.watch.seconds.clear()
+        self._schedules()
+        learner.policy.eval()
+        rollout = self.collector.collect(learner.policy, config.rollout)
+        with self.collector.watch.time("update"):
+            batch, info = self._batch(rollout)
+            trains = self.iteration >= config.critic_warmup
+            info |= ppo.update(learner, batch, config, self.shuffle, train_actor=trains)
+            if self.stats is not None:
+                self._renormalise(rollout)
+        self.iteration += 1
+        self.env_steps += rollout.env_steps
+        self.episodes += len(rollout.episodes)
+        self.wall += time.perf_counter() - start
+        values = self._figures(rollout, info)
+        self.run.metrics.write(self.env_steps, values, wall=self.wall)
+        self._checkpoints(values)
+        return values
+
+    def _batch(self, rollout: Rollout) -> tuple[ppo.PPOBatch, dict[str, float]]:
+        config, learner = self.config.ppo, self.learner
+        shape = rollout.reward.shape
+        done = rollout.terminated | rollout.truncated
+        for t in range(shape[0]):
+            self.scale.update(rollout.reward[t], rollout.executed[t], done[t])
+        reward = rollout.reward / self.scale.divisor if config.reward_scale else rollout.reward
+        with torch.no_grad():
+            value = learner.critic(rollout.critic_obs)
+            next_value = learner.critic(rollout.final_obs)
+        advantage, target = gae(
+            reward, value.view(shape), next_value.view(shape), rollout.executed, rollout.terminated, rollout.truncated,
+            config.gamma, config.gae_lambda,
+        )  # fmt: skip
+        executed = rollout.executed.flatten()
+        flat = advantage.flatten()
+        batch = ppo.PPOBatch(
+            obs=rollout.obs,
+            critic_obs=rollout.critic_obs,
+            path=rollout.path,
+            executed=executed,
+            log_prob=ppo.old_log_prob(learner.policy, rollout.obs, rollout.path, executed, config),
+            advantage=ppo.normalise(flat) if config.normalise_advantage else flat,
+            target=target.flatten(),
+            value=value,
+        )
+        return batch, {"advantage_std": float(flat.std()), "value_mean": float(value.mean())}
+
+    def _schedules(self) -> None:
+        config, fraction = self.config.ppo, self.fraction
+        warmup = config.lr_warmup / max(config.iterations, 1)
+        set_lr(self.learner.actor_optimiser, cosine(fraction, config.actor_lr, config.actor_lr_final, warmup))
+        set_lr(self.learner.critic_optimiser, cosine(fraction, config.critic_lr, config.critic_lr_final))
+        self.learner.policy.chain.set_progress(fraction, config.std_hold, config.std_final)
+
+    def _renormalise(self, rollout: Rollout) -> None:
+        """From scratch there is no data set: the observation statistics grow with experience, between updates."""
+        assert self.stats is not None
+        policy, critic = self.learner.policy, self.learner.critic
+        for key, value in rollout.critic_obs.items():
+            self.stats.update(key, value)
+        policy.fit_observation(self.stats.statistics())
+        mean, std = self.stats.mean_std(critic.key)
+        critic.norm.set(mean, std)
+
+    def _figures(self, rollout: Rollout, info: dict[str, float]) -> dict[str, float]:
+        self.recent = (self.recent + [e[0] for e in rollout.episodes])[-RECENT:]
+        seconds = self.collector.watch.seconds
+        values = {f"time/{k}": v for k, v in seconds.items()} | {f"ppo/{k}": v for k, v in info.items()}
+        if rollout.episodes:
+            table = np.array(rollout.episodes, dtype=np.float64)
+            values |= {
+                f"rollout/{k}": float(v) for k, v in zip(("return", "length", "success"), table.mean(0), strict=True)
+            }
+        values["rollout/episodes"] = len(rollout.episodes)
+        values["rollout/nan_resets"] = self.env.nan_resets
+        values["rate/env_steps_per_s"] = rollout.env_steps / max(sum(seconds.values()), 1e-9)
+        return values
+
+    def _checkpoints(self, values: dict[str, float]) -> None:
+        limits = self.config.run
+        if limits.eval_every and self.iteration % limits.eval_every == 0:
+            record = evaluate_in_training(self.config, self.learner.policy, self.run.path, self.iteration)
+            score = record["success"] or record["return"]
+            values |= {
+                "evaluation/score": score["mean"],
+                "evaluation/low": score["low"],
+                "evaluation/high": score["high"],
+            }
+            self.run.metrics.write(
+                self.env_steps, {k: v for k, v in values.items() if k.startswith("eval")}, wall=self.wall
+            )
+            if score["mean"] > self.best:
+                self.best = score["mean"]
+                self._save("best")
+        if self.iteration % limits.save_every == 0:
+            self._save("last")
+
+    def _save(self, name: str) -> None:
+        learner = self.learner
+        counters = {
+            "iterations": self.iteration,
+            "env_steps": self.env_steps,
+            "episodes": self.episodes,
+            "wall_seconds": self.wall,
+        }
+        meta = policy_meta(learner.policy, algorithm="ppo", counters=counters, ema=False, seed=self.config.seed)
+        weights = {"policy": learner.policy.state_dict(), "critic": learner.critic.state_dict()}
+        if learner.reference is not None:
+            weights["reference"] = learner.reference.state_dict()
+        state = {
+            "actor_optimiser": learner.actor_optimiser.state_dict(),
+            "critic_optimiser": learner.critic_optimiser.state_dict(),
+            "collector": self.collector.state_dict(),
+            "scale": self.scale.state_dict(),
+            "stats": self.stats.state_dict() if self.stats else {},
+            "rng": capture_rng({"explore": self.generator, "shuffle": self.shuffle}),
+            "counters": {**counters, "best": self.best, "recent": self.recent},
+        }
+        self.run.checkpoints.save("best" if name == "best" else "last", weights, state, meta)
+        self.run.metrics.sync()
+
+    def _resume(self) -> None:
+        checkpoint = self.run.checkpoints.load("last")
+        learner, state = self.learner, checkpoint.state
+        learner.policy.load_state_dict(checkpoint.weights["policy"])
+        learner.critic.load_state_dict(checkpoint.weights["critic"])
+        if learner.reference is not None:
+            learner.reference.load_state_dict(checkpoint.weights["reference"])
+        learner.actor_optimiser.load_state_dict(state["actor_optimiser"])
+        learner.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        self.scale.load_state_dict(state["scale"])
+        if self.stats is not None:
+            self.stats.load_state_dict(state["stats"])
+        exact = self.collector.load_state_dict(state["collector"])
+        restore_rng(state["rng"], {"explore": self.generator, "shuffle": self.shuffle})
+        counters = state["counters"]
+        self.iteration, self.env_steps, self.episodes = (
+            counters["iterations"],
+            counters["env_steps"],
+            counters["episodes"],
+        )
+        self.wall, self.best, self.recent = counters["wall_seconds"], counters["best"], list(counters["recent"])
+        self.run.metrics.truncate_after(self.env_steps)
+        self.run.log(f"continuing at iteration {self.iteration}" + ("" if exact else "; episodes start anew"))
+
+
+SHOWN = ("rollout/return", "rollout/success", "ppo/kl", "rate/env_steps_per_s")
+RECENT = 200
+"""Episodes over which `run.stop_return` is judged."""
+
+
+def make_learner(config: Config, robot: RobotSpec) -> ppo.Learner:
+    """Policy (from its checkpoint, or new), critic, optimisers and the frozen reference.
+
+    Raises:
+        ConfigError: a chain without a likelihood.
+    """
+    device = torch.device(config.device)
+    policy = _starting_policy(config, robot)
+    if not policy.chain.has_likelihood:
+        raise ConfigError(
+            f"policy.chain.name={config.policy.chain.name} has no likelihood, fine-tuning needs one: use policy.chain.name=reinflow"
+        )
+    critic = Critic(robot, config.ppo.critic_hidden, config.policy.obs_clip)
+    if critic.key in policy.config.obs_keys:
+        critic.norm.load_state_dict(policy.obs_affine(critic.key).state_dict())
+    reference = copy.deepcopy(policy).requires_grad_(False) if config.ppo.bc_coef > 0 else None
+    policy, critic = policy.to(device), critic.to(device)
+    return ppo.Learner(
+        policy,
+        critic,
+        AdamW(policy.parameters(), lr=config.ppo.actor_lr, weight_decay=0.0, fused=True),
+        AdamW(critic.parameters(), lr=config.ppo.critic_lr, weight_decay=0.0, fused=True),
+        reference.to(device) if reference is not None else None,
+    )
+
+
+def _starting_policy(config: Config, robot: RobotSpec) -> Policy:
+    if config.run.checkpoint != SCRATCH:
+        return start_policy(config, source_path(config), robot)
+    policy = Policy(config.policy, robot)
+    policy.fit_action({})
+    if config.policy.obs_normaliser != "gaussian":
+        policy.fit_observation({})
+    return policy
+
+
+__all__ = ["SCRATCH", "FineTuner", "finetune", "make_learner"]

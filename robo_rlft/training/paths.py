@@ -1,0 +1,29 @@
+"""Where things lie when the user does not say: every verb of one recipe finds what the verb before it left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robo_rlft.training.config import Config
+
+ROOT = Path("runs")
+
+
+def home(config: Config) -> Path:
+    """Folder of everything a recipe makes: `runs/<method>/<task>`, or `runs/<environment>` without a recipe."""
+    return ROOT / (config.recipe or config.env.id)
+
+
+def data_path(config: Config) -> Path:
+    """The data set: `data.path`, or `runs/data/<environment>.zarr`, which the recipes of one task share."""
+    return Path(config.data.path) if config.data.path else ROOT / "data" / f"{config.env.id}.zarr"
+
+
+def run_path(config: Config, verb: str) -> Path:
+    """The folder of a run: `run.dir`, or `<verb>-seed<seed>` in the recipe's folder."""
+    return Path(config.run.dir) if config.run.dir else home(config) / f"{verb}-seed{config.seed}"
+
+
+def source_path(config: Config) -> Path:
+    """The checkpoint fine-tuning starts from: `run.checkpoint`, or the recipe's pre-training run of the same seed."""
+    return Path(config.run.checkpoint) if config.run.checkpoint else home(config) / f"pretrain-seed{config.seed}"

@@ -1,0 +1,104 @@
+"""Policies to and from checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from robo_rlft.errors import CheckpointError
+from robo_rlft.policies import Policy, PolicyConfig
+from robo_rlft.spec import RobotSpec
+from robo_rlft.training.checkpoint import Checkpoint, check_contradictions, describe, load_for
+from robo_rlft.training.config import Config
+
+FREE = ("policy.chain", "policy.execute")
+"""Policy settings that fine-tuning may change: the network's weights serve every chain and execution horizon."""
+
+
+def load_policy(path: Path | str, name: str = "last") -> tuple[Policy, dict[str, Any]]:
+    """Rebuild the policy of a run or checkpoint exactly as it was trained.
+
+    Args:
+        path: run folder, checkpoint folder or a file in one.
+        name: `last` or `best`.
+
+    Returns:
+        The policy in evaluation mode on the CPU, and what its checkpoint says about itself.
+
+    Raises:
+        CheckpointError: no or a damaged checkpoint, or weights that do not fit its own description.
+    """
+    checkpoint = load_for(path, name)
+    policy = Policy(_policy_config(checkpoint), checkpoint.robot)
+    _load_weights(policy, checkpoint.weights["policy"], checkpoint, allow_missing=())
+    return policy.eval(), checkpoint.meta
+
+
+def start_policy(config: Config, path: Path | str, robot: RobotSpec) -> Policy:
+    """A policy for fine-tuning: the checkpoint's network under the configuration's chain.
+
+    Raises:
+        CheckpointError: the configuration contradicts the checkpoint.
+        SpecError: the environment does not offer what the policy reads.
+    """
+    checkpoint = load_for(path)
+    check_contradictions(checkpoint.meta, {"policy": _plain(config.policy)}, free=FREE, where=f"checkpoint {path}")
+    checkpoint.robot.check(robot, f"checkpoint {path}", f"environment {robot.env_id}")
+    policy = Policy(config.policy, robot)
+    _load_weights(policy, checkpoint.weights["policy"], checkpoint, allow_missing=("chain.",))
+    return policy
+
+
+def policy_meta(
+    policy: Policy, *, algorithm: str, counters: dict[str, float], ema: bool, **more: Any
+) -> dict[str, Any]:
+    """The description that goes with a policy's weights into a checkpoint."""
+    normaliser = {
+        "observation": policy.config.obs_normaliser,
+        "action": policy.config.action_normaliser,
+        "action_offset": policy.action_norm.offset.tolist(),
+        "action_scale": policy.action_norm.scale.tolist(),
+    }
+    return describe(
+        algorithm=algorithm,
+        robot=policy.robot,
+        policy=policy.config,
+        normaliser=normaliser,
+        counters=counters,
+        ema=ema,
+        **more,
+    )
+
+
+def _policy_config(checkpoint: Checkpoint) -> PolicyConfig:
+    merged = OmegaConf.merge(OmegaConf.structured(PolicyConfig), checkpoint.meta["policy"])
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, PolicyConfig)
+    return config
+
+
+def _plain(config: PolicyConfig) -> dict[str, Any]:
+    value = OmegaConf.to_container(OmegaConf.structured(config))
+    assert isinstance(value, dict)
+    return {str(k): v for k, v in value.items()}
+
+
+def _load_weights(
+    policy: Policy, weights: dict[str, Tensor], checkpoint: Checkpoint, allow_missing: tuple[str, ...]
+) -> None:
+    """Load strictly, but for parts the checkpoint's chain may lack or have beyond ours."""
+    mine = policy.state_dict()
+    free = {k for k in {*mine, *weights} if k.startswith(allow_missing)} if allow_missing else set()
+    chosen = {k: v for k, v in weights.items() if k not in free or (k in mine and mine[k].shape == v.shape)}
+    wrong = sorted(
+        k for k in {*mine, *chosen} - free if k not in chosen or k not in mine or mine[k].shape != chosen[k].shape
+    )
+    if wrong:
+        raise CheckpointError(f"{checkpoint.path}: weights '{wrong[0]}' do not fit the policy it describes")
+    with torch.no_grad():
+        for key, value in chosen.items():
+            mine[key].copy_(value)

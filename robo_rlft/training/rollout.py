@@ -1,0 +1,198 @@
+"""Experience: a policy acting in a batch of environments, chunk by chunk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from robo_rlft.envs.base import BatchEnv, ChunkResult, Obs
+from robo_rlft.learning.common.gae import chunk_reward
+from robo_rlft.policies import Policy
+from robo_rlft.policies.chains import Path
+
+
+class History:
+    """The last `horizon` observations of every environment; an episode's first one stands for those before it.
+
+    Args:
+        horizon: observations kept.
+        keys: observation groups kept.
+    """
+
+    def __init__(self, horizon: int, keys: list[str]) -> None:
+        self.horizon = horizon
+        self.keys = keys
+        self.frames: Obs = {}
+
+    @property
+    def needs_trace(self) -> bool:
+        """Whether `push` must see every observation of a chunk."""
+        return self.horizon > 1
+
+    def start(self, obs: Obs) -> None:
+        """All environments begin an episode with `obs`, [N, ...]."""
+        self.frames = {k: _repeat(obs[k], self.horizon) for k in self.keys}
+
+    def push(self, result: ChunkResult) -> None:
+        """Take in a chunk: its last observations, or the new episode's first where the old one ended."""
+        for key in self.keys:
+            fresh = _repeat(result.obs[key], self.horizon)
+            if self.horizon > 1:
+                assert result.trace is not None
+                seen = torch.cat([self.frames[key], result.trace[key][:, 1:]], dim=1)[:, -self.horizon :]
+                done = result.done.view(-1, *[1] * (fresh.ndim - 1))
+                fresh = torch.where(done, fresh, seen)
+            self.frames[key] = fresh
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent by named part."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def time(self, part: str) -> Iterator[None]:
+        """Add the block's wall time to a part."""
+        start = time.perf_counter()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """T chunks of N environments; rows are (time, env) flattened, time first.
+
+    Attributes:
+        obs: what the policy saw, with history, [T * N, obs_horizon, ...].
+        critic_obs: newest observations of every group, [T * N, ...].
+        final_obs: observations after each chunk, before any reset, [T * N, ...].
+        path: sampled paths, T * N rows.
+        reward: discounted reward within each chunk, [T, N].
+        executed: control steps executed, [T, N].
+        terminated: [T, N].
+        truncated: [T, N].
+        episodes: finished episodes: undiscounted return, length in control steps, success.
+    """
+
+    obs: Obs
+    critic_obs: Obs
+    final_obs: Obs
+    path: Path
+    reward: Float[Tensor, "time env"]
+    executed: Int[Tensor, "time env"]
+    terminated: Bool[Tensor, "time env"]
+    truncated: Bool[Tensor, "time env"]
+    episodes: list[tuple[float, int, bool]]
+
+    @property
+    def env_steps(self) -> int:
+        """Control steps executed in all."""
+        return int(self.executed.sum())
+
+
+class Collector:
+    """Runs one policy in one batch of environments and keeps their episodes going between calls.
+
+    Args:
+        env: the environments.
+        policy: gives horizons and keys.
+        gamma: discount per control step.
+        generator: source of the exploration noise.
+        seed: seed of the first environment.
+    """
+
+    def __init__(self, env: BatchEnv, policy: Policy, gamma: float, generator: torch.Generator, seed: int) -> None:
+        self.env = env
+        self.gamma = gamma
+        self.generator = generator
+        self.watch = Stopwatch()
+        self.history = History(policy.config.obs_horizon, policy.config.obs_keys)
+        self.obs, _ = env.reset(seed=seed)
+        self.history.start(self.obs)
+        self.returns = torch.zeros(env.num_envs)
+        self.lengths = torch.zeros(env.num_envs, dtype=torch.long)
+
+    @torch.no_grad()
+    def collect(self, policy: Policy, chunks: int) -> Rollout:
+        """Act for a number of chunks in every environment."""
+        steps: list[dict[str, Any]] = []
+        episodes: list[tuple[float, int, bool]] = []
+        for _ in range(chunks):
+            frames, newest = dict(self.history.frames), dict(self.obs)
+            with self.watch.time("inference"):
+                cond = policy.encode(frames)
+                path = policy.sample(cond, policy.draw_noise(len(cond), self.generator))
+                action = policy.to_robot(path.action[:, : policy.config.execute])
+            with self.watch.time("simulation"):
+                result = self.env.step_chunk(action, "all" if self.history.needs_trace else "last")
+            steps.append({"frames": frames, "newest": newest, "path": path, "result": result})
+            episodes += self._account(result)
+            self.obs = result.obs
+            self.history.push(result)
+        return _stack(steps, episodes, self.gamma)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on as if nothing had happened."""
+        return {
+            "env": self.env.get_state() if self.env.fidelity != "none" else None,
+            "frames": self.history.frames,
+            "obs": self.obs,
+            "returns": self.returns,
+            "lengths": self.lengths,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        """Inverse of `state_dict`. Returns False when the environment cannot be restored and its episodes start anew."""
+        if state["env"] is None:
+            return False
+        self.env.set_state(state["env"])
+        device = self.env.device
+        self.history.frames = {k: v.to(device) for k, v in state["frames"].items()}
+        self.obs = {k: v.to(device) for k, v in state["obs"].items()}
+        self.returns, self.lengths = state["returns"].clone(), state["lengths"].clone()
+        return self.env.fidelity == "exact"
+
+    def _account(self, result: ChunkResult) -> list[tuple[float, int, bool]]:
+        self.returns += result.reward.sum(1).cpu()
+        self.lengths += result.length.cpu()
+        ended = result.done.nonzero().flatten().tolist()
+        finished = [(float(self.returns[i]), int(self.lengths[i]), bool(result.success[i])) for i in ended]
+        self.returns[ended] = 0
+        self.lengths[ended] = 0
+        return finished
+
+
+def _repeat(x: Tensor, horizon: int) -> Tensor:
+    return x.unsqueeze(1).repeat_interleave(horizon, dim=1)
+
+
+def _stack(steps: list[dict[str, Any]], episodes: list[tuple[float, int, bool]], gamma: float) -> Rollout:
+    results: list[ChunkResult] = [s["result"] for s in steps]
+    paths: list[Path] = [s["path"] for s in steps]
+    return Rollout(
+        obs=_cat([s["frames"] for s in steps]),
+        critic_obs=_cat([s["newest"] for s in steps]),
+        final_obs=_cat([r.final_obs for r in results]),
+        path=Path(
+            torch.cat([p.latents for p in paths], dim=1),
+            torch.cat([p.scored for p in paths], dim=1),
+            torch.cat([p.action for p in paths]),
+        ),
+        reward=torch.stack([chunk_reward(r.reward, gamma) for r in results]),
+        executed=torch.stack([r.length for r in results]),
+        terminated=torch.stack([r.terminated for r in results]),
+        truncated=torch.stack([r.truncated for r in results]),
+        episodes=episodes,
+    )
+
+
+def _cat(parts: list[Obs]) -> Obs:
+    return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
