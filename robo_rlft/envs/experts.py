@@ -1,0 +1,50 @@
+"""Scripted experts: controllers that solve a task from its observations, for recording demonstrations.
+
+expert = experts.make(env, seed=0)
+obs, _ = env.reset(seed=0)
+expert.reset(None)
+actions = expert.act(obs)          # [N, A]; after an episode ends in rows `ids`: expert.reset(ids)
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from robo_rlft.envs.base import BatchEnv, Obs
+from robo_rlft.errors import ConfigError
+
+
+class Expert(Protocol):
+    """A batched controller with memory per environment."""
+
+    def reset(self, ids: Sequence[int] | None = None) -> None:
+        """A new episode begins in environments `ids` (all by default): draw a new way of doing the task."""
+
+    def act(self, obs: Obs) -> Float[Tensor, "env action"]:
+        """The next action of every environment, within the action's bounds."""
+        ...
+
+
+def make(env: BatchEnv, seed: int = 0) -> Expert:
+    """The scripted expert of an environment.
+
+    Raises:
+        ConfigError: the environment has none.
+    """
+    name = env.robot.env_id
+    if name not in _MAKERS:
+        raise ConfigError(
+            f"environment {name} has no scripted expert: those with one are {', '.join(sorted(_MAKERS))}; "
+            "record demonstrations from a trained policy instead"
+        )
+    module, _, attribute = _MAKERS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)(name, env, seed)
+
+
+_ARM = "robo_rlft.envs.mujoco.tasks.arm.experts:make_expert"
+_MAKERS = {"ArmPegInsert": _ARM, "ArmPickPlace": _ARM}

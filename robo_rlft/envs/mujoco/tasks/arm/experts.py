@@ -1,0 +1,147 @@
+"""Scripted experts of the arm's tasks. They see what a policy sees, and no two demonstrations are alike.
+
+Each episode draws its own speed, heights and tolerances; waypoints wander, actions are noisy and the hand pauses now
+and then. The plan is a function of the observation alone, so that a policy can learn it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from robo_rlft.envs.base import BatchEnv, Obs
+from robo_rlft.envs.mujoco.tasks.arm import peg_insert
+from robo_rlft.envs.mujoco.tasks.arm.control import POSE_NAMES
+from robo_rlft.errors import ConfigError, unknown_name
+
+Style = dict[str, np.ndarray]
+"""How each environment's present episode is done: one array per trait, [N]."""
+
+
+class ArmExpert(ABC):
+    """Moves the pose command towards a waypoint chosen from the observation.
+
+    Args:
+        env: the environment it will act in.
+        seed: of everything it draws.
+    """
+
+    tool: str
+    """Prefix of the tool pose's names in the observation."""
+    wander_m = 0.002
+    """Standard deviation of the slow wandering of the waypoint, m (the rotation's is 5 rad per m of it)."""
+    action_noise = 0.08
+    """Standard deviation of white noise on the actions."""
+    pause_probability = 0.01
+    """Chance per control step of standing still for a while."""
+
+    def __init__(self, env: BatchEnv, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._num, self._params = env.num_envs, env.robot.task
+        spec = env.robot.observation["policy"]
+        self._column = {name: i for i, name in enumerate(spec.names)}
+        self._width = env.robot.action.shape[0]
+        self._step = np.repeat([self._params["step_m"], self._params["step_rad"]], 3)
+        self._wander = np.zeros((self._num, 6))
+        self._pause = np.zeros(self._num, np.int64)
+        self._style = self.draw_style(self._rng, self._num)
+
+    def reset(self, ids: Sequence[int] | None = None) -> None:
+        """See `Expert.reset`."""
+        rows = np.arange(self._num) if ids is None else np.asarray(ids, np.int64)
+        for name, values in self.draw_style(self._rng, len(rows)).items():
+            self._style[name][rows] = values
+        self._wander[rows], self._pause[rows] = 0.0, 0
+
+    def act(self, obs: Obs) -> Float[Tensor, "env action"]:
+        """See `Expert.act`."""
+        seen = obs["policy"].detach().cpu().numpy().astype(float)
+        pose = self.columns(seen, *(f"{self.tool}_{n}" for n in POSE_NAMES))
+        command = pose + self.columns(seen, *(f"lead_{n}" for n in POSE_NAMES))
+        goal, wobble, others = self.plan(seen, pose, self._style)
+        self._advance_wander()
+        wished = (goal + wobble[:, None] * self._wander - command) / self._step
+        action = np.concatenate((self._limited(wished), others), 1)
+        action += self.action_noise * self._rng.standard_normal(action.shape) * self._noisy_entries()
+        action[:, :6] *= self._moving()[:, None]
+        return torch.from_numpy(np.clip(action, -1.0, 1.0)).to(obs["policy"])
+
+    @abstractmethod
+    def draw_style(self, rng: np.random.Generator, num: int) -> Style:
+        """Traits of `num` new episodes; `speed` in (0, 1] is one of them."""
+
+    @abstractmethod
+    def plan(self, seen: np.ndarray, pose: np.ndarray, style: Style) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where the command shall go [N, 6], how much it may wander there [N], further action entries [N, A - 6]."""
+
+    def columns(self, seen: Float[np.ndarray, "env obs"], *names: str) -> Float[np.ndarray, "env name"]:
+        """Entries of the observation by name."""
+        return seen[:, [self._column[name] for name in names]]
+
+    def _limited(self, wished: np.ndarray) -> np.ndarray:
+        """Scale translation and rotation each to the episode's speed, keeping their directions."""
+        speed = self._style["speed"][:, None]
+        parts = (wished[:, :3], wished[:, 3:])
+        return np.concatenate([p * np.minimum(1.0, speed / (np.abs(p).max(1, keepdims=True) + 1e-9)) for p in parts], 1)
+
+    def _advance_wander(self) -> None:
+        scale = self.wander_m * np.repeat([1.0, 5.0], 3)
+        keep = 0.9
+        drive = np.sqrt(1.0 - keep**2) * self._rng.standard_normal(self._wander.shape)
+        self._wander = keep * self._wander + scale * drive
+
+    def _noisy_entries(self) -> np.ndarray:
+        return np.arange(self._width) < 6
+
+    def _moving(self) -> Bool[np.ndarray, " env"]:
+        starts = (self._pause == 0) & (self._rng.random(self._num) < self.pause_probability)
+        self._pause = np.where(starts, self._rng.integers(3, 9, self._num), np.maximum(self._pause - 1, 0))
+        return self._pause == 0
+
+
+class PegExpert(ArmExpert):
+    """Goes over the hole, lines up, lowers; corrects sideways while it presses, and lifts when far off."""
+
+    tool = "peg"
+
+    def draw_style(self, rng: np.random.Generator, num: int) -> Style:
+        """Speed, hover height over the rim (m) and the misalignment with which it starts to lower (m)."""
+        return {
+            "speed": rng.uniform(0.45, 0.95, num),
+            "hover": rng.uniform(0.006, 0.025, num),
+            "tolerance": rng.uniform(0.0006, 0.0015, num),
+        }
+
+    def plan(self, seen: np.ndarray, pose: np.ndarray, style: Style) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See `ArmExpert.plan`."""
+        hole = self.columns(seen, "hole_x", "hole_y", "hole_yaw")
+        off = np.abs(hole[:, :2] - pose[:, :2]).max(1)
+        turned = np.abs(hole[:, 2] - pose[:, 5])
+        above = pose[:, 2] - peg_insert.HOLE_DEPTH
+        aligned = (off < style["tolerance"]) & (turned < 0.04)
+        near = (off < 0.004) & (turned < 0.12) & (above < 0.004)
+        lower = aligned | near | (above < -0.003)
+        height = np.where(lower, np.minimum(above, style["hover"]) - 0.012, style["hover"])
+        upright = np.zeros((len(seen), 2))
+        goal = np.concatenate((hole[:, :2], (peg_insert.HOLE_DEPTH + height)[:, None], upright, hole[:, 2:]), 1)
+        wobble = np.clip((off - 0.005) / 0.03, 0.0, 1.0)
+        return goal, wobble, np.empty((len(seen), 0))
+
+
+_EXPERTS: dict[str, type[ArmExpert]] = {"ArmPegInsert": PegExpert}
+
+
+def make_expert(env_id: str, env: BatchEnv, seed: int) -> ArmExpert:
+    """The expert of one of the arm's tasks.
+
+    Raises:
+        ConfigError: `env_id` is none of them.
+    """
+    if env_id not in _EXPERTS:
+        raise ConfigError(unknown_name("arm task", env_id, _EXPERTS))
+    return _EXPERTS[env_id](env, seed)

@@ -1,0 +1,211 @@
+"""ArmPegInsert: the arm lowers a square peg into a square hole with a millimetre to spare; +1 when it is in.
+
+The precise insertion of ResiP (Ankile et al. 2024) reduced to its core: position and yaw of the hole and the start
+of the arm are random, the reward is sparse, and contact decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from robo_rlft.envs.mujoco.task import Array, MujocoTask, Observation, Params, Reward, State
+from robo_rlft.envs.mujoco.tasks.arm.control import (
+    CONTROL_PARAMS,
+    FIELDS,
+    POSE_NAMES,
+    POSE_UNITS,
+    command_lead,
+    constant,
+    end_effector_control,
+    tool_pose,
+)
+from robo_rlft.envs.mujoco.tasks.arm.scene import arm_spec, start_map, touch
+from robo_rlft.errors import ConfigError
+
+PEG_SIDE = 0.024
+"""Width of the square peg, m."""
+PEG_EDGE_RADIUS = 0.0015
+"""Rounding of the peg's edges and corners, m."""
+PEG_LENGTH = 0.10
+PEG_TIP = 0.175
+"""Distance from the hand's flange to the peg's tip along the approach direction, m."""
+HOLE_DEPTH = 0.035
+FIXTURE_HALF_WIDTH = 0.06
+INSERTED_DEPTH = 0.025
+"""The tip counts as inserted this far below the rim, m."""
+CENTRE = (0.5, 0.0)
+"""Middle of the range of holes and of starts in the base frame, m."""
+START_POSE = (*CENTRE, 0.13, 0.0, 0.0, 0.0)
+START_RANGE = (0.03, 0.03, 0.02, 0.04, 0.04, 0.15)
+"""Half widths of the start's uniform distribution: m and rad."""
+HOME = (0.0, 0.1, 0.0, -2.3, 0.0, 2.4, 0.7853981633974483)
+
+
+def model(params: Params) -> mujoco.MjModel:
+    """The arm with the peg in its gripper, and the fixture as a body placed anew in every episode."""
+    if not 0.0 < params["clearance"] < 0.01:
+        raise ConfigError(f"clearance is {params['clearance']} m: give a radial clearance between 0 and 0.01 m")
+    spec = arm_spec()
+    _hold_peg(spec)
+    _add_fixture(spec, PEG_SIDE / 2 + params["clearance"])
+    for edge in range(4):
+        for wall in range(4):
+            touch(spec, f"peg_edge{edge}", f"wall{wall}", params["friction"])
+    # Every moving body is compensated for its weight, so a world without gravity is the same and faster.
+    spec.option.gravity = [0.0, 0.0, 0.0]
+    for body in spec.bodies:
+        body.gravcomp = 0.0
+    return spec.compile()
+
+
+def reset(rng: np.random.Generator, model: mujoco.MjModel, params: Params) -> Mapping[str, np.ndarray]:
+    """A random hole, what the robot is told of it, and a random start above the middle."""
+    draw = rng.uniform(-1.0, 1.0, 9)
+    half = (params["hole_range"], params["hole_range"], params["hole_yaw_range"])
+    hole = np.array((*CENTRE, 0.0)) + draw[:3] * half
+    noise = rng.standard_normal(3) * _HOLE_NOISE_SHAPE * params["hole_noise"]
+    offset = draw[3:] * START_RANGE * params["start_range"]
+    home, per_pose = start_map(model, START_POSE)
+    return {
+        "qpos": home + per_pose @ offset,
+        "ctrl": home + per_pose @ offset,
+        "mocap_pos": np.array([[hole[0], hole[1], 0.0]]),
+        "mocap_quat": np.array([[np.cos(hole[2] / 2), 0.0, 0.0, np.sin(hole[2] / 2)]]),
+        "command": START_POSE + offset,
+        "hole": hole,
+        "hole_seen": hole + noise,
+    }
+
+
+def control(xp: Any, state: State, action: Array, params: Params) -> Mapping[str, Array]:
+    """See `end_effector_control`."""
+    return end_effector_control(xp, state, action, params, HOME)
+
+
+def peg_pose(xp: Any, state: State, params: Params) -> Array:
+    """Pose of the peg's tip."""
+    return tool_pose(xp, state)
+
+
+def peg_velocity(xp: Any, state: State, params: Params) -> Array:
+    """Linear and angular velocity of the peg's tip in base axes."""
+    return state.data["sensordata"][:, :6]
+
+
+def hole_pose(xp: Any, state: State, params: Params) -> Array:
+    """Position and yaw of the hole as measured once at the start of the episode."""
+    return state.variables["hole_seen"]
+
+
+def tip_in_hole(xp: Any, state: State) -> Array:
+    """The peg's tip in the hole's frame, [N, 3]: lateral offsets and the height above the rim, m."""
+    hole, tip = state.variables["hole"], state.data["site_xpos"][:, 0]
+    dx, dy = tip[:, 0] - hole[:, 0], tip[:, 1] - hole[:, 1]
+    cos, sin = xp.cos(hole[:, 2]), xp.sin(hole[:, 2])
+    return xp.stack((cos * dx + sin * dy, cos * dy - sin * dx, tip[:, 2] - HOLE_DEPTH), -1)
+
+
+def inserted(xp: Any, state: State, params: Params) -> Array:
+    """The tip is `INSERTED_DEPTH` deep and within the hole's walls."""
+    tip = tip_in_hole(xp, state)
+    half = PEG_SIDE / 2 + params["clearance"]
+    return (tip[:, 2] <= -INSERTED_DEPTH) & (xp.abs(tip[:, 0]) < half) & (xp.abs(tip[:, 1]) < half)
+
+
+def success_reward(xp: Any, state: State, action: Array, params: Params) -> Array:
+    """1 in the step that inserts the peg."""
+    return xp.where(inserted(xp, state, params), constant(xp, 1.0, action), constant(xp, 0.0, action))
+
+
+TASK = MujocoTask(
+    id="ArmPegInsert",
+    description="7-joint arm inserts a square peg with 1 mm clearance, sparse reward",
+    model=model,
+    frame_skip=5,
+    max_episode_steps=120,
+    observations=(
+        Observation("peg_pose", peg_pose, tuple(f"peg_{n}" for n in POSE_NAMES), POSE_UNITS),
+        Observation(
+            "peg_velocity",
+            peg_velocity,
+            ("peg_vx", "peg_vy", "peg_vz", "peg_wx", "peg_wy", "peg_wz"),
+            ("m/s", "m/s", "m/s", "rad/s", "rad/s", "rad/s"),
+        ),
+        Observation("hole", hole_pose, ("hole_x", "hole_y", "hole_yaw"), ("m", "m", "rad")),
+        Observation("lead", command_lead, tuple(f"lead_{n}" for n in POSE_NAMES), POSE_UNITS),
+    ),
+    rewards=(Reward("inserted", success_reward),),
+    terminated=inserted,
+    success=inserted,
+    reset=reset,
+    control=control,
+    action_names=tuple(f"d{n}" for n in POSE_NAMES),
+    fields=(*FIELDS, "sensordata"),
+    fresh=True,
+    params={
+        "clearance": 0.001,
+        "hole_range": 0.05,
+        "hole_yaw_range": float(np.deg2rad(15.0)),
+        "hole_noise": 0.0,
+        "start_range": 1.0,
+        "friction": 0.3,
+        **CONTROL_PARAMS,
+    },
+    cameras=("front", "closeup"),
+)
+
+
+def _hold_peg(spec: mujoco.MjSpec) -> None:
+    """Fix the fingers on the peg and make its tip the tool centre point."""
+    spec.delete(spec.equality("mimic"))
+    spec.delete(spec.actuator("gripper"))
+    for side, sign in (("left", 1.0), ("right", -1.0)):
+        spec.delete(spec.joint(f"finger_{side}"))
+        spec.body(f"finger_{side}").pos[1] = sign * PEG_SIDE / 2
+    hand = spec.body("hand")
+    middle, half = PEG_TIP - PEG_LENGTH / 2, PEG_SIDE / 2
+    brass = {"rgba": [0.83, 0.55, 0.16, 1.0], "mass": 0.05}
+    box = mujoco.mjtGeom.mjGEOM_BOX
+    hand.add_geom(name="peg", type=box, pos=[0, 0, middle], size=[half, half, PEG_LENGTH / 2], **brass)
+    inset = half - PEG_EDGE_RADIUS
+    for edge, (x, y) in enumerate(((inset, inset), (-inset, inset), (-inset, -inset), (inset, -inset))):
+        hand.add_geom(
+            name=f"peg_edge{edge}",
+            type=mujoco.mjtGeom.mjGEOM_CAPSULE,
+            fromto=[x, y, PEG_TIP - HOLE_DEPTH - 0.01, x, y, PEG_TIP - PEG_EDGE_RADIUS],
+            size=[PEG_EDGE_RADIUS, 0, 0],
+            group=3,
+            mass=0.0,
+        )
+    spec.site("tcp").pos = [0.0, 0.0, PEG_TIP]
+    for kind in (mujoco.mjtSensor.mjSENS_FRAMELINVEL, mujoco.mjtSensor.mjSENS_FRAMEANGVEL):
+        spec.add_sensor(type=kind, objtype=mujoco.mjtObj.mjOBJ_SITE, objname="tcp")
+
+
+def _add_fixture(spec: mujoco.MjSpec, inner: float) -> None:
+    """Four walls around a square hole of half width `inner`, the first two along the whole of their side."""
+    fixture = spec.worldbody.add_body(name="fixture", mocap=True, pos=[*CENTRE, 0.0])
+    outer, half_height = FIXTURE_HALF_WIDTH, HOLE_DEPTH / 2
+    thickness, middle = (outer - inner) / 2, (outer + inner) / 2
+    walls = (
+        ((middle, 0.0), (thickness, outer)),
+        ((-middle, 0.0), (thickness, outer)),
+        ((0.0, middle), (inner, thickness)),
+        ((0.0, -middle), (inner, thickness)),
+    )
+    for wall, ((x, y), (half_x, half_y)) in enumerate(walls):
+        fixture.add_geom(
+            name=f"wall{wall}",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            pos=[x, y, half_height],
+            size=[half_x, half_y, half_height],
+            rgba=[0.22, 0.36, 0.50, 1.0],
+        )
+
+
+_HOLE_NOISE_SHAPE = np.array([1.0, 1.0, 10.0])
+"""The parameter `hole_noise` is the standard deviation in metres; the yaw's is ten times the number, in radians."""
