@@ -67,6 +67,21 @@ class EvaluateConfig:
 
 
 @dataclass
+class ExportConfig:
+    """Writing a controller bundle.
+
+    Attributes:
+        dir: the bundle's folder; empty means `bundle` in the run's folder.
+        checkpoint: which checkpoint of the run, `last` or `best`.
+        overwrite: replace another bundle at that place.
+    """
+
+    dir: str = ""
+    checkpoint: str = "last"
+    overwrite: bool = False
+
+
+@dataclass
 class RunConfig:
     """Where a run lives and what it leaves.
 
@@ -132,4 +147,5 @@ class Config:
     bc: BCConfig = field(default_factory=BCConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     run: RunConfig = field(default_factory=RunConfig)

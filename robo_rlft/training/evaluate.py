@@ -20,7 +20,7 @@ from robo_rlft.noise import episode_noise
 from robo_rlft.policies import Policy
 from robo_rlft.training.config import Config
 from robo_rlft.training.files import atomic_write
-from robo_rlft.training.paths import run_path
+from robo_rlft.training.paths import run_folder, run_path
 from robo_rlft.training.policies import load_policy
 from robo_rlft.training.progress import console, summary_table
 from robo_rlft.training.rollout import History
@@ -62,10 +62,10 @@ def evaluate(config: Config, *, name: str = "final", checkpoint: str = "last") -
     prepare(config)
     source = Path(config.run.checkpoint) if config.run.checkpoint else run_path(config, "finetune")
     policy, meta = load_policy(source, checkpoint)
-    record = evaluate_policy(config, policy, name=name, folder=_run_folder(source))
+    record = evaluate_policy(config, policy, name=name, folder=run_folder(source))
     counters = meta["counters"]
     record |= {"checkpoint": str(source), "env_steps": counters.get("env_steps", 0)}
-    write_record(_run_folder(source), record)
+    write_record(run_folder(source), record)
     summary_table(f"{config.env.id}: {config.evaluate.episodes} episodes", [describe_record(record)])
     return record
 
@@ -245,14 +245,6 @@ def _film(env: BatchEnv, actor: Actor, config: Config, policy: Policy) -> list[n
 def _hold(clip: list[np.ndarray], rate_hz: float) -> np.ndarray:
     """Rest on the last frame for half a second, so that a loop shows how the episode ended."""
     return np.stack(clip + [clip[-1]] * int(0.5 * rate_hz))
-
-
-def _run_folder(path: Path) -> Path:
-    """The run a checkpoint belongs to."""
-    for folder in (path, *path.parents):
-        if (folder / "config.yaml").is_file():
-            return folder
-    return path
 
 
 __all__ = ["Actor", "EpisodeResult", "evaluate", "evaluate_in_training", "evaluate_policy", "play", "write_record"]

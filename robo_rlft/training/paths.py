@@ -27,3 +27,8 @@ def run_path(config: Config, verb: str) -> Path:
 def source_path(config: Config) -> Path:
     """The checkpoint fine-tuning starts from: `run.checkpoint`, or the recipe's pre-training run of the same seed."""
     return Path(config.run.checkpoint) if config.run.checkpoint else home(config) / f"pretrain-seed{config.seed}"
+
+
+def run_folder(path: Path) -> Path:
+    """The run that a run folder, a checkpoint or a file in one belongs to; the path itself if it belongs to none."""
+    return next((f for f in (path, *path.parents) if (f / "config.yaml").is_file()), path)

@@ -15,6 +15,7 @@ from robo_rlft.training.config import Config
 CHOICES: dict[str, tuple[str, ...]] = {
     "matmul": ("auto", "highest", "high", "medium"),
     "collect.keep": ("success", "all"),
+    "export.checkpoint": ("last", "best"),
     "policy.network.name": ("mlp", "unet1d", "transformer"),
     "policy.chain.name": ("euler", "reinflow", "gaussian"),
     "policy.obs_normaliser": ("gaussian", "minmax", "none"),

@@ -1,0 +1,180 @@
+"""Writing a controller bundle: export the model, record the golden pairs, verify what was written, then publish it."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robo_rlft.errors import BundleError
+from robo_rlft.export.golden import golden_inputs
+from robo_rlft.export.graph import DeterministicPolicy, to_onnx
+from robo_rlft.export.manifest import (
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    Manifest,
+    Normaliser,
+    Stage,
+    sha256,
+    to_yaml,
+)
+from robo_rlft.export.runtime import Controller
+from robo_rlft.policies import Policy
+from robo_rlft.policies.normaliser import Affine
+from robo_rlft.spec import RobotSpec
+from robo_rlft.training.compare import plain
+from robo_rlft.training.config import Config
+from robo_rlft.training.files import TEMPORARY, make_folder, sync_folder, write_synced, writing
+from robo_rlft.training.paths import run_folder, run_path
+from robo_rlft.training.policies import load_policy
+from robo_rlft.training.progress import summary_table
+
+
+def export(config: Config) -> Path:
+    """The verb: write the bundle of a run (`run.checkpoint`, else the recipe's fine-tuning run).
+
+    Raises:
+        CheckpointError: the run has no readable checkpoint.
+        BundleError, RunError: see `write_bundle`.
+    """
+    settings = config.export
+    run = Path(config.run.checkpoint) if config.run.checkpoint else run_path(config, "finetune")
+    policy, meta = load_policy(run, settings.checkpoint)
+    target = Path(settings.dir) if settings.dir else run_folder(run) / "bundle"
+    source = {"run": run_folder(run).name, "checkpoint": settings.checkpoint} | {
+        k: meta[k] for k in _SOURCE if k in meta
+    }
+    bundle = write_bundle(policy, target, source=source, overwrite=settings.overwrite)
+    summary_table(f"controller bundle {bundle}", [describe_bundle(bundle)])
+    return bundle
+
+
+def describe_bundle(bundle: Path) -> dict[str, object]:
+    """A row for `summary_table`: what the bundle is, and how exactly ONNX Runtime reproduces torch."""
+    controller = Controller(bundle)
+    stage = controller.manifest.stage
+    return {
+        "robot": controller.manifest.robot.env_id,
+        "chain": f"{stage.chain}, K = {stage.steps}",
+        "chunk": f"{stage.execute} of {stage.chunk} at {controller.manifest.robot.rate_hz:g} Hz",
+        "model": f"{(bundle / MODEL_FILE).stat().st_size / 1e6:.2f} MB",
+        "largest error": f"{controller.golden_error:.1e}",
+    }
+
+
+_SOURCE = ("algorithm", "ema", "counters", "versions", "seed", "git")
+"""What a bundle repeats of its checkpoint's description."""
+
+
+def write_bundle(policy: Policy, target: Path | str, *, source: Mapping[str, Any], overwrite: bool = False) -> Path:
+    """Write the bundle of a policy, whole or not at all.
+
+    Everything is written beside the target and loaded from there by the runtime, which compares ONNX Runtime's
+    actions with torch's; only then does the folder take its name.
+
+    Args:
+        policy: the policy; it stays as it is.
+        target: the bundle's folder. One that holds the same bundle already is left alone.
+        source: plain data about where the policy came from.
+        overwrite: replace another bundle at `target`.
+
+    Raises:
+        BundleError: ONNX Runtime and torch disagree, or `target` holds something else.
+        RunError: the disk is full or the place cannot be written.
+    """
+    folder = Path(target)
+    files = _contents(policy, source)
+    temporary = make_folder(folder.parent) / f"{TEMPORARY}{folder.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        _write(temporary, files)
+        Controller(temporary)
+        _publish(temporary, folder, files, overwrite)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _contents(policy: Policy, source: Mapping[str, Any]) -> dict[str, bytes]:
+    module = DeterministicPolicy(policy)
+    model = to_onnx(module)
+    draft = _manifest(policy, source, {})
+    inputs = golden_inputs(draft)
+    buffer = io.BytesIO()
+    np.savez(buffer, **inputs, action=module.answer(inputs))
+    files = {MODEL_FILE: model, GOLDEN_FILE: buffer.getvalue()}
+    return {**files, MANIFEST_FILE: to_yaml(_manifest(policy, source, {k: sha256(v) for k, v in files.items()}))}
+
+
+def _manifest(policy: Policy, source: Mapping[str, Any], files: Mapping[str, str]) -> Manifest:
+    config, robot = policy.config, RobotSpec.from_dict(plain(policy.robot.to_dict()))
+    return Manifest(
+        robot=robot,
+        stage=Stage(
+            name="policy",
+            file=MODEL_FILE,
+            rate_hz=robot.rate_hz / config.execute,
+            observation=tuple(config.obs_keys),
+            obs_horizon=config.obs_horizon,
+            chunk=config.chunk,
+            execute=config.execute,
+            chain=config.chain.name,
+            steps=policy.chain.steps,
+            noise="standard_normal" if policy.chain.starts_from_noise else "unused",
+        ),
+        normalisation={
+            **{key: _normaliser(policy.obs_affine(key), policy.obs_affine(key).clip) for key in config.obs_keys},
+            "action": _normaliser(policy.action_norm, clip=1.0),
+        },
+        source=plain(source),
+        files=files,
+    )
+
+
+def _normaliser(affine: Affine, clip: float) -> Normaliser:
+    return Normaliser(tuple(affine.offset.tolist()), tuple(affine.scale.tolist()), clip)
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    with writing(folder):
+        folder.mkdir()
+        for name, data in files.items():
+            write_synced(folder / name, data)
+        sync_folder(folder)
+
+
+def _publish(temporary: Path, target: Path, files: Mapping[str, bytes], overwrite: bool) -> None:
+    if target.exists() and _same(target, files):
+        return
+    with writing(target):
+        if _occupied(target):
+            _refuse_unless(overwrite, target)
+            aside = temporary.with_name(f"{temporary.name}-old")
+            target.rename(aside)
+            temporary.rename(target)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            temporary.rename(target)
+        sync_folder(target.parent)
+
+
+def _same(target: Path, files: Mapping[str, bytes]) -> bool:
+    return all((target / name).is_file() and (target / name).read_bytes() == data for name, data in files.items())
+
+
+def _occupied(target: Path) -> bool:
+    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
+
+
+def _refuse_unless(overwrite: bool, target: Path) -> None:
+    if not (target / MANIFEST_FILE).is_file():
+        raise BundleError(f"{target} exists and is no controller bundle: choose another folder with export.dir=PATH")
+    if not overwrite:
+        raise BundleError(
+            f"{target} holds another bundle: choose another folder with export.dir=PATH, or add export.overwrite=true"
+        )

@@ -1,0 +1,63 @@
+"""Golden pairs: inputs a runtime must answer exactly as torch did, ordinary ones and the corners of float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from robo_rlft.export.manifest import OBSERVATION_PREFIX, Manifest, Normaliser
+
+SEED = 20_240_229
+TYPICAL_ROWS = 8
+"""Rows drawn like normalised data; the corners come after them."""
+_FREE_CORNERS = (0.0, 1.0, -1.0, 3.0, -3.0)
+"""Normalised magnitudes of the corner rows of a normaliser without a clip: beyond, float32 itself loses 1e-5."""
+
+
+def golden_inputs(manifest: Manifest) -> dict[str, np.ndarray]:
+    """Model inputs by name, float32, all with the same rows.
+
+    Rows 0..7 look like data: unit normal in normalised units. Then come the corners: zero, the ends of the
+    normalised range, and, where the normaliser clips, values up to float32's largest, signs alternating along the
+    entries.
+    """
+    rng = np.random.default_rng(SEED)
+    clipped = all(manifest.normalisation[key].clip > 0 for key in manifest.stage.observation)
+    corners = _corner_rows(clipped)
+    inputs = {
+        OBSERVATION_PREFIX + key: _observations(rng, manifest, key, corners) for key in manifest.stage.observation
+    }
+    inputs["noise"] = _noise(rng, TYPICAL_ROWS + len(corners), manifest.event)
+    return inputs
+
+
+def _corner_rows(clipped: bool) -> list[float]:
+    largest = float(np.finfo(np.float32).max)
+    return [*_FREE_CORNERS, *((1e6, -1e6, largest, -largest) if clipped else ())]
+
+
+def _observations(rng: np.random.Generator, manifest: Manifest, key: str, corners: list[float]) -> np.ndarray:
+    shape = manifest.input_shapes()[OBSERVATION_PREFIX + key]
+    normaliser = manifest.normalisation[key]
+    typical = _denormalise(rng.standard_normal((TYPICAL_ROWS, *shape)), normaliser)
+    signs = 1.0 - 2.0 * (np.arange(shape[-1]) % 2)
+    extreme = np.stack([_denormalise(np.broadcast_to(c * signs, shape), normaliser) for c in corners])
+    largest = np.finfo(np.float32).max
+    return np.concatenate([typical, extreme]).clip(-largest, largest).astype(np.float32)
+
+
+def _denormalise(values: np.ndarray, normaliser: Normaliser) -> np.ndarray:
+    return values * np.asarray(normaliser.scale) + np.asarray(normaliser.offset)
+
+
+def _noise(rng: np.random.Generator, rows: int, event: tuple[int, int]) -> np.ndarray:
+    """Normal draws, but the last two rows: no noise at all, and more than a normal ever gives."""
+    noise = rng.standard_normal((rows, *event), dtype=np.float32)
+    noise[-2], noise[-1] = 0.0, 6.0
+    return noise
+
+
+def rows_like_data(golden: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The ordinary rows of golden arrays."""
+    return {name: array[:TYPICAL_ROWS] for name, array in golden.items()}

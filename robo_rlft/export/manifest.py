@@ -1,0 +1,234 @@
+"""`controller.yaml`: what a bundle says about itself, in words a robot engineer and a program can both read.
+
+    BUNDLE/
+      controller.yaml   robot, stages, rates, normalisation, provenance, hashes of the other files
+      policy.onnx       observations and noise in, a chunk of actions out, both in the robot's units
+      golden.npz        inputs and outputs every runtime compares before it moves anything
+
+The file's last line, `digest`, is the SHA-256 of every byte before that line, so that a hand-edited limit or joint
+order is noticed. It protects against mistakes, not against somebody who computes it anew. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robo_rlft.errors import BundleError, SpecError
+from robo_rlft.spec import RobotSpec
+
+FORMAT = "robo_rlft.controller"
+VERSION = 1
+"""Layout of a bundle. Another one is refused: a controller must not guess."""
+MANIFEST_FILE, MODEL_FILE, GOLDEN_FILE = "controller.yaml", "policy.onnx", "golden.npz"
+OBSERVATION_PREFIX = "observation/"
+"""Model inputs and golden arrays are called `observation/<key>`."""
+TOLERANCE = 1e-5
+"""Largest difference from the golden actions, in units of max(1, scale of the action's normaliser)."""
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """x -> (x - offset) / scale per entry, then a clip to +- `clip` (0: none). It is part of the model; this is for readers."""
+
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+    clip: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One model that is called at a fixed rate.
+
+    Attributes:
+        name: `policy`.
+        file: ONNX file in the bundle.
+        rate_hz: calls per second: the robot's rate over `execute`.
+        observation: keys it reads, each float32 [N, obs_horizon, width] in the robot's units.
+        obs_horizon: observations of consecutive control steps, the present one last.
+        chunk: H, actions it returns, float32 [N, H, A] in the robot's units.
+        execute: actions that are executed before the next call.
+        chain: how noise becomes an action: `euler`, `reinflow` (its means) or `gaussian` (its mean).
+        steps: K, denoising steps unrolled in the model.
+        noise: distribution of the input `noise` [N, H, A]: `standard_normal`, or `unused` (any value does).
+    """
+
+    name: str
+    file: str
+    rate_hz: float
+    observation: tuple[str, ...]
+    obs_horizon: int
+    chunk: int
+    execute: int
+    chain: str
+    steps: int
+    noise: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything in `controller.yaml`.
+
+    Attributes:
+        robot: observation layout, action names, limits, rate.
+        stage: the bundle's one stage.
+        normalisation: by observation key and for `action`.
+        source: where the policy came from: run, checkpoint, training, versions. Informative.
+        files: SHA-256 of every other file by name.
+        tolerance: largest accepted difference from the golden actions.
+    """
+
+    robot: RobotSpec
+    stage: Stage
+    normalisation: Mapping[str, Normaliser]
+    source: Mapping[str, Any]
+    files: Mapping[str, str]
+    tolerance: float = TOLERANCE
+
+    @property
+    def event(self) -> tuple[int, int]:
+        """(chunk length H, action width A)."""
+        return self.stage.chunk, self.robot.action.shape[0]
+
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Model inputs without their batch axis."""
+        observed = {
+            f"{OBSERVATION_PREFIX}{key}": (self.stage.obs_horizon, *self.robot.observation[key].shape)
+            for key in self.stage.observation
+        }
+        return {**observed, "noise": self.event}
+
+    def action_scale(self) -> tuple[float, ...]:
+        """What differences of actions are measured in, one figure per entry: at least 1."""
+        return tuple(max(1.0, s) for s in self.normalisation["action"].scale)
+
+
+def to_yaml(manifest: Manifest) -> bytes:
+    """The text of `controller.yaml`, its digest included."""
+    text = _HEADER + yaml.dump(
+        _to_dict(manifest), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=116, allow_unicode=True
+    )
+    return text.encode() + _digest_line(text.encode())
+
+
+def read_manifest(bundle: Path | str) -> Manifest:
+    """Read and check a bundle's `controller.yaml`.
+
+    Raises:
+        BundleError: the folder is no bundle, or its manifest is damaged, altered or of another format.
+    """
+    path = Path(bundle) / MANIFEST_FILE
+    if not path.is_file():
+        raise BundleError(
+            f"{bundle} is no controller bundle: it has no {MANIFEST_FILE}; make one with robo-rlft export RUN"
+        )
+    raw = path.read_bytes()
+    data = _parse(path, raw)
+    _check_format(path, data)
+    _check_digest(path, raw)
+    try:
+        return _from_dict(data)
+    except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
+        raise BundleError(
+            f"{path} lacks or misstates {error}: export the bundle again with robo-rlft export RUN"
+        ) from error
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+_HEADER = """\
+# Controller of a learned policy. Units and names are the robot's own; the model normalises by itself.
+# Every file beside this one is listed under `files` with its SHA-256; the last line is that of this file's other lines.
+"""
+_DIGEST = b"digest: "
+
+
+class _Dumper(yaml.SafeDumper):
+    """Plain YAML without anchors: a reader should not have to look elsewhere for a value."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _digest_line(above: bytes) -> bytes:
+    return _DIGEST + sha256(above).encode() + b"\n"
+
+
+def _parse(path: Path, raw: bytes) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(raw)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} is damaged (not readable as YAML): export the bundle again") from error
+    if not isinstance(data, dict):
+        raise BundleError(f"{path} is damaged (it holds {type(data).__name__}, not settings): export the bundle again")
+    return data
+
+
+def _check_format(path: Path, data: Mapping[str, Any]) -> None:
+    if data.get("format") != FORMAT:
+        raise BundleError(
+            f"{path} has format {data.get('format')!r}, expected '{FORMAT}': it is not one of our bundles"
+        )
+    if data.get("version") != VERSION:
+        raise BundleError(
+            f"{path} has format version {data.get('version')!r}, this runtime reads {VERSION}: export the run again "
+            "with the robo-rlft that will run it"
+        )
+
+
+def _check_digest(path: Path, raw: bytes) -> None:
+    start = raw.rfind(b"\n" + _DIGEST) + 1
+    if raw[start:] != _digest_line(raw[:start]):
+        raise BundleError(
+            f"{path} was altered after the export (its digest does not match): export the bundle again, "
+            "and change settings in the run instead"
+        )
+
+
+def _to_dict(manifest: Manifest) -> dict[str, Any]:
+    stage = manifest.stage
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "robot": manifest.robot.to_dict(),
+        "stages": [
+            {
+                **vars(stage),
+                "observation": list(stage.observation),
+                "inputs": {k: {"dtype": "float32", "shape": ["N", *v]} for k, v in manifest.input_shapes().items()},
+                "outputs": {"action": {"dtype": "float32", "shape": ["N", *manifest.event]}},
+            }
+        ],
+        "normalisation": {
+            key: {"offset": list(n.offset), "scale": list(n.scale), "clip": n.clip}
+            for key, n in manifest.normalisation.items()
+        },
+        "golden": {"file": GOLDEN_FILE, "tolerance": manifest.tolerance},
+        "source": dict(manifest.source),
+        "files": dict(manifest.files),
+    }
+
+
+def _from_dict(data: Mapping[str, Any]) -> Manifest:
+    if [s["name"] for s in data["stages"]] != ["policy"]:
+        raise ValueError(f"stages {[s['name'] for s in data['stages']]} (expected one stage 'policy')")
+    entry = {k: v for k, v in data["stages"][0].items() if k not in ("inputs", "outputs")}
+    return Manifest(
+        robot=RobotSpec.from_dict(data["robot"]),
+        stage=Stage(**{**entry, "observation": tuple(entry["observation"])}),
+        normalisation={
+            key: Normaliser(tuple(n["offset"]), tuple(n["scale"]), float(n["clip"]))
+            for key, n in data["normalisation"].items()
+        },
+        source=data["source"],
+        files={str(k): str(v) for k, v in data["files"].items()},
+        tolerance=float(data["golden"]["tolerance"]),
+    )
