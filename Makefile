@@ -1,0 +1,64 @@
+# `make demo` and `make test` do all their own set-up: a virtual environment with Python 3.11 or 3.12, torch, then this
+# project. Interrupted, they start again where a step was incomplete; with nothing changed they start at once.
+#
+#   make test PYTHON=python3.12 VENV=.venv312     another interpreter, in an environment of its own
+
+SHELL  := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON  ?=
+VENV    ?= .venv
+WORKERS ?= 2
+PYTEST_ARGS ?=
+TORCH   := torch==2.13.0
+BIN     := $(VENV)/bin
+# The stamp's name holds a checksum of what was installed from, so that a changed pyproject.toml installs again.
+STAMP   := $(VENV)/installed-$(shell cat pyproject.toml Makefile | cksum | cut -d' ' -f1)
+PIP     := $(BIN)/python -m pip install --disable-pip-version-check --retries 5 --timeout 60 --progress-bar off
+# One thread per test process: $(WORKERS) of them run side by side.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.PHONY: help setup demo test test-fast lint format bench clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+demo: setup ## the whole way on two cores: demonstrations, cloning, fine-tuning, exported controller
+	@$(BIN)/robo-rlft demo
+
+test: setup ## every test (15 minutes at most on two cores, installation included)
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+test-fast: setup ## the tests that take seconds
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
+
+lint: setup ## ruff, pyright, and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: setup ## put the code into ruff's form
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: setup ## every benchmark beside its limit and its peers; rows in build/bench
+	@mkdir -p build/bench
+	@for case in envs data update; do $(BIN)/robo-rlft bench $$case --json build/bench/$$case.json; done
+
+clean: ## remove the virtual environment and everything built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+setup: $(STAMP) ## install what is missing
+
+# The stamp is written last: whatever interrupts this, the next call does it again.
+$(STAMP):
+	@bash tools/make_venv.sh "$(VENV)" $(PYTHON)
+	@echo "installing $(TORCH)"
+	@$(PIP) --quiet $(TORCH)
+	@echo "installing robo-rlft and what its tests and benchmarks need"
+	@$(PIP) --quiet -e '.[dev,bench]'
+	@rm -f $(VENV)/installed-*
+	@touch $@
