@@ -1,0 +1,255 @@
+"""Small line charts as HTML and inline SVG: sharp at any width, coloured by the page's style sheet, no script.
+
+The drawing area is an SVG in a 0..1000 square that stretches with the page; line widths do not scale, and the text is
+HTML placed over it in per cent, so that it keeps its size on a phone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+Values = Float[ndarray, " point"]
+POINTS = 400
+"""Points a line is thinned to: about one per pixel of a phone."""
+COLOURS = 4
+"""Line colours of the style sheet; a fifth line takes the first again."""
+_SIZE = 1000.0
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line.
+
+    Attributes:
+        name: shown in the legend.
+        x: ascending positions.
+        y: values; those that are not finite are left out.
+        low: lower end of a band around the line, or None.
+        high: upper end of it, or None.
+        dots: draw every point, for few points measured apart.
+        smooth: draw a running mean, and the values themselves pale behind it.
+    """
+
+    name: str
+    x: Values
+    y: Values
+    low: Values | None = None
+    high: Values | None = None
+    dots: bool = False
+    smooth: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart.
+
+    Attributes:
+        title: what is shown.
+        x_label: the horizontal quantity with its unit.
+        series: the lines.
+        percent: values are shares, shown as per cent from 0 to 100.
+        log: the vertical axis is logarithmic where all values are positive.
+    """
+
+    title: str
+    x_label: str
+    series: Sequence[Series]
+    percent: bool = False
+    log: bool = False
+
+    def html(self) -> str:
+        """The chart as one `figure` element, or nothing when it has fewer than two points."""
+        lines = [finite(s) for s in self.series]
+        lines = [s for s in lines if len(s.x)]
+        if sum(len(s.x) for s in lines) < 2:
+            return ""
+        return _figure(self, lines, _frame(self, lines))
+
+
+def finite(series: Series) -> Series:
+    """The series without points that are not finite, ordered by x."""
+    x, y = np.asarray(series.x, np.float64), np.asarray(series.y, np.float64)
+    keep = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    keep = keep[np.argsort(x[keep], kind="stable")]
+    low, high = (None if v is None else np.asarray(v, np.float64)[keep] for v in (series.low, series.high))
+    return Series(series.name, x[keep], y[keep], low, high, series.dots, series.smooth)
+
+
+def thin(x: Values, y: Values, points: int = POINTS) -> tuple[Values, Values]:
+    """At most `points` points, each the mean of as many neighbours."""
+    if len(x) <= points:
+        return x, y
+    groups = np.arange(len(x)) * points // len(x)
+    count = np.bincount(groups)
+    return np.bincount(groups, x) / count, np.bincount(groups, y) / count
+
+
+def running_mean(y: Values, width: int) -> Values:
+    """Centred mean over `width` (odd) values; at the ends over those there are."""
+    total = np.concatenate([[0.0], np.cumsum(y)])
+    index = np.arange(len(y))
+    reach = np.minimum(np.minimum(index, len(y) - 1 - index), width // 2)
+    return (total[index + reach + 1] - total[index - reach]) / (2 * reach + 1)
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round values (1, 2 or 5 times a power of ten) that cover [low, high], about `count` of them."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / max(count - 1, 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(i * step, 12) + 0.0 for i in range(first, last + 1)]
+
+
+def short(value: float) -> str:
+    """A number of at most five characters: `2.5M`, `40k`, `0.03`, `1e-05`."""
+    size = abs(value)
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if size >= scale * (1 if unit != "k" else 10):
+            return f"{value / scale:.3g}{unit}"
+    return f"{value:.0f}" if size >= 1000 else f"{value:.3g}"
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Data limits and how values are shown."""
+
+    x0: float
+    x1: float
+    y0: float
+    y1: float
+    log: bool
+    percent: bool
+
+    def px(self, x: Values) -> Values:
+        return (x - self.x0) / ((self.x1 - self.x0) or 1.0) * _SIZE
+
+    def py(self, y: Values) -> Values:
+        value = np.log10(np.maximum(y, 1e-300)) if self.log else y
+        return (1 - (value - self.y0) / ((self.y1 - self.y0) or 1.0)) * _SIZE
+
+    def show(self, y: float) -> str:
+        return f"{100 * y:.3g} %" if self.percent else short(y)
+
+    @property
+    def y_ticks(self) -> list[float]:
+        if not self.log:
+            return ticks(self.y0, self.y1)
+        decades = range(math.ceil(self.y0), math.floor(self.y1) + 1)
+        step = max(1, math.ceil(len(decades) / 5))
+        return [10.0**d for d in decades[::step]]
+
+
+def _frame(chart: Chart, lines: Sequence[Series]) -> _Frame:
+    x = np.concatenate([s.x for s in lines])
+    y = np.concatenate([v for s in lines for v in (s.y, s.low, s.high) if v is not None])
+    y = y[np.isfinite(y)]
+    log = chart.log and bool((y > 0).all()) and y.max() / y.min() > 30
+    low, high = (0.0, 1.0) if chart.percent else _padded(np.log10(y) if log else y)
+    if log:
+        low, high = math.floor(low), math.ceil(high)
+    return _Frame(float(x.min()), float(x.max()), low, high, log, chart.percent)
+
+
+def _padded(y: Values) -> tuple[float, float]:
+    low, high = float(y.min()), float(y.max())
+    margin = 0.06 * (high - low) or abs(high) * 0.1 or 1.0
+    # Quantities that cannot be negative keep their zero as the floor.
+    return (max(low - margin, 0.0) if low >= 0 else low - margin), high + margin
+
+
+def _figure(chart: Chart, lines: Sequence[Series], frame: _Frame) -> str:
+    axes = _labels(frame)
+    drawing = "".join([*_gridlines(frame), *(_line(s, i, frame) for i, s in enumerate(lines)), *_hovers(lines, frame)])
+    svg = f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" role="img">{drawing}</svg>'
+    title = escape(chart.title)
+    return (
+        f'<figure class="chart"><figcaption>{title}{_legend(lines)}</figcaption>'
+        f'<div class="plot" aria-label="{title}">{svg}{axes}</div>'
+        f'<div class="xlabel">{escape(chart.x_label)}</div></figure>'
+    )
+
+
+def _legend(lines: Sequence[Series]) -> str:
+    if len(lines) < 2:
+        return ""
+    keys = "".join(f'<span class="key k{i % COLOURS}">{escape(s.name)}</span>' for i, s in enumerate(lines))
+    return f'<span class="legend">{keys}</span>'
+
+
+def _labels(frame: _Frame) -> str:
+    parts = [
+        f'<span class="ty" style="top:{_percent(frame.py(np.array(t)))}">{frame.show(t)}</span>' for t in frame.y_ticks
+    ]
+    for t in ticks(frame.x0, frame.x1):
+        parts.append(f'<span class="tx" style="left:{_percent(frame.px(np.array(t)))}">{short(t)}</span>')
+    return "".join(parts)
+
+
+def _percent(position: ndarray) -> str:
+    return f"{float(position) / 10:.2f}%"
+
+
+def _gridlines(frame: _Frame) -> Iterator[str]:
+    for t in frame.y_ticks:
+        y = float(frame.py(np.array(t)))
+        yield f'<path class="grid" d="M0 {y:.1f}H1000"/>'
+
+
+def _line(series: Series, index: int, frame: _Frame) -> str:
+    x, y = thin(series.x, series.y)
+    index %= COLOURS
+    parts = [_band(series, index, frame)]
+    if series.smooth and len(x) >= 15:
+        parts.append(f'<path class="raw s{index}" d="{_path(frame.px(x), frame.py(y))}"/>')
+        y = running_mean(y, len(x) // 12 | 1)
+    parts.append(f'<path class="line s{index}" d="{_path(frame.px(x), frame.py(y))}"/>')
+    if series.dots:
+        # Lines of no length with round ends are dots that stay round when the drawing stretches.
+        dots = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(frame.px(x), frame.py(y), strict=True))
+        parts.append(f'<path class="dot s{index}" d="{dots}"/>')
+    return "".join(parts)
+
+
+def _band(series: Series, index: int, frame: _Frame) -> str:
+    if series.low is None or series.high is None or len(series.x) < 2:
+        return ""
+    (x, low), (_, high) = thin(series.x, series.low), thin(series.x, series.high)
+    there = np.concatenate([frame.px(x), frame.px(x)[::-1]])
+    back = np.concatenate([frame.py(high), frame.py(low)[::-1]])
+    return f'<path class="band b{index}" d="{_path(there, back)}Z"/>'
+
+
+def _path(x: Values, y: Values) -> str:
+    return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))
+
+
+def _hovers(lines: Sequence[Series], frame: _Frame, bands: int = 60) -> Iterator[str]:
+    """Invisible columns that show the values under the pointer."""
+    longest = max(lines, key=lambda s: len(s.x))
+    x = np.unique(thin(longest.x, longest.x, bands)[0])
+    edges = np.concatenate([[frame.x0], (x[1:] + x[:-1]) / 2, [frame.x1]])
+    for centre, left, right in zip(x, frame.px(edges[:-1]), frame.px(edges[1:]), strict=True):
+        values = "\n".join(f"{s.name}: {_value_at(s, centre, frame)}" for s in lines)
+        yield (
+            f'<rect class="hover" x="{left:.1f}" y="0" width="{max(right - left, 0):.1f}" height="1000">'
+            f"<title>{escape(f'at {short(float(centre))}')}\n{escape(values)}</title></rect>"
+        )
+
+
+def _value_at(series: Series, x: float, frame: _Frame) -> str:
+    i = int(np.abs(series.x - x).argmin())
+    text = frame.show(float(series.y[i]))
+    if series.low is not None and series.high is not None:
+        text += f" [{frame.show(float(series.low[i]))}, {frame.show(float(series.high[i]))}]"
+    return text
