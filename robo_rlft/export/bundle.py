@@ -106,7 +106,7 @@ def _contents(policy: Policy, source: Mapping[str, Any]) -> dict[str, bytes]:
     draft = _manifest(policy, source, {})
     inputs = golden_inputs(draft)
     buffer = io.BytesIO()
-    np.savez(buffer, **inputs, action=module.answer(inputs))
+    np.savez(buffer, **{**inputs, "action": module.answer(inputs)})  # pyright: ignore[reportArgumentType]
     files = {MODEL_FILE: model, GOLDEN_FILE: buffer.getvalue()}
     return {**files, MANIFEST_FILE: to_yaml(_manifest(policy, source, {k: sha256(v) for k, v in files.items()}))}
 

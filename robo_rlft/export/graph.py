@@ -76,7 +76,7 @@ def to_onnx(module: DeterministicPolicy) -> bytes:
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop the exporter's notes: stack traces with the paths of this machine, larger than the weights of a small policy."""
+    """Drop the exporter's notes: stack traces with this machine's paths, larger than a small policy's weights."""
     graph = model.graph
     for item in [*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, graph, model]:
         item.ClearField("metadata_props")

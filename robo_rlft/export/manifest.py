@@ -34,7 +34,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Normaliser:
-    """x -> (x - offset) / scale per entry, then a clip to +- `clip` (0: none). It is part of the model; this is for readers."""
+    """x -> (x - offset) / scale per entry, then a clip to +- `clip` (0: none); told to readers, done by the model."""
 
     offset: tuple[float, ...]
     scale: tuple[float, ...]

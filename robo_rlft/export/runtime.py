@@ -10,6 +10,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnxruntime
@@ -70,10 +71,13 @@ class Controller:
             BundleError: the model returned a value that is not finite.
         """
         feed = self._feed(observation, noise)
-        action = self._session.run(["action"], feed)[0]
+        action = self._infer(feed)
         if not np.isfinite(action).all():
             raise BundleError("the policy returned an action that is not finite: do not run this bundle, train it anew")
         return action
+
+    def _infer(self, feed: dict[str, np.ndarray]) -> np.ndarray:
+        return cast(np.ndarray, self._session.run(["action"], feed)[0])
 
     def _feed(self, observation: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:
         keys = self.manifest.stage.observation
@@ -89,7 +93,7 @@ class Controller:
             raise SpecError(
                 f"'{name}' must have shape {list(shape)} (rows, then {list(shape[1:])}), got {list(np.shape(value))}"
             )
-        array = _as_float32(name, value)
+        array = as_float32(name, value)
         if not np.isfinite(array).all():
             raise SpecError(self._not_finite(name, array))
         return array
@@ -102,8 +106,7 @@ class Controller:
         return f"'{name}' row {where[0]}: {entry} is {array[tuple(where)]}; the controller acts on finite numbers only"
 
     def _check_golden(self, path: Path) -> float:
-        inputs = {name: self.golden[name] for name in self._shapes}
-        action = self._session.run(["action"], inputs)[0]
+        action = self._infer({name: self.golden[name] for name in self._shapes})
         error = golden_error(action, self.golden["action"], self.manifest)
         if not error <= self.manifest.tolerance:
             raise BundleError(
@@ -114,11 +117,24 @@ class Controller:
 
 
 def golden_error(action: np.ndarray, golden: np.ndarray, manifest: Manifest) -> float:
-    """Largest difference between two arrays of actions [N, H, A] in units of max(1, action scale); NaN if any is NaN."""
+    """Largest difference between actions [N, H, A] in units of max(1, action scale); NaN if any entry is NaN."""
     if action.shape != golden.shape:
         return float("inf")
     difference = np.abs(action.astype(np.float64) - golden) / np.asarray(manifest.action_scale())
     return float(difference.max())
+
+
+def as_float32(name: str, value: np.ndarray) -> np.ndarray:
+    """A contiguous float32 array; numbers too large for it become infinite.
+
+    Raises:
+        SpecError: these are not numbers.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(value, np.float32)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"'{name}' must hold numbers, got {np.asarray(value).dtype}") from error
 
 
 def load_golden(
@@ -136,9 +152,11 @@ def load_golden(
         raise BundleError(f"{path} is damaged ({error}): export the bundle again") from error
     rows = len(golden["action"])
     for name, shape in {**shapes, "action": event}.items():
-        if golden[name].shape != (rows, *shape) or golden[name].dtype != np.float32 or rows == 0:
+        found = golden[name]
+        if found.shape != (rows, *shape) or found.dtype != np.float32 or rows == 0:
             raise BundleError(
-                f"{path}: '{name}' is {golden[name].dtype} {list(golden[name].shape)}, expected float32 [rows, {', '.join(map(str, shape))}]: export the bundle again"
+                f"{path}: '{name}' is {found.dtype} {list(found.shape)}, expected float32 [rows, "
+                f"{', '.join(map(str, shape))}]: export the bundle again"
             )
     return golden
 
@@ -172,14 +190,6 @@ def _check_signature(path: Path, session: onnxruntime.InferenceSession, shapes: 
         raise BundleError(
             f"{path} takes inputs {offered}, controller.yaml says {dict(shapes)}: export the bundle again"
         )
-
-
-def _as_float32(name: str, value: np.ndarray) -> np.ndarray:
-    try:
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(value, np.float32)
-    except (TypeError, ValueError) as error:
-        raise SpecError(f"'{name}' must hold numbers, got {np.asarray(value).dtype}") from error
 
 
 def _entry_name(spec: ArraySpec, index: int) -> str:

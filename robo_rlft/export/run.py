@@ -1,0 +1,142 @@
+"""The verb `run`: a controller bundle drives the simulated robot, from a process that knows no torch."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robo_rlft.envs.base import BatchEnv, Obs
+from robo_rlft.errors import BundleError
+from robo_rlft.export.client import PolicyProcess
+from robo_rlft.export.latency import Latency, Timings, measure
+from robo_rlft.export.manifest import Manifest, read_manifest
+from robo_rlft.noise import episode_noise
+from robo_rlft.training.config import Config
+from robo_rlft.training.evaluate import Actor, describe_record, make_record, play
+from robo_rlft.training.files import atomic_write, make_folder
+from robo_rlft.training.progress import summary_table
+from robo_rlft.training.rollout import History
+from robo_rlft.training.setup import make_env
+
+CALLS = 2000
+"""Single-row calls whose latency is measured: 99.9 % leaves two above."""
+
+
+def run(
+    bundle: Path | str, config: Config, *, json_path: Path | str | None = None, calls: int = CALLS
+) -> dict[str, Any]:
+    """Run a bundle in closed loop on the evaluation's episodes and noise, and measure its latency.
+
+    Args:
+        bundle: the bundle's folder.
+        config: `env` says where (`for_bundle` takes it from the bundle), `evaluate` which episodes.
+        json_path: also write the record there.
+        calls: single-row calls to time.
+
+    Returns:
+        The evaluation's record (`success`, `return`, `per_seed` ...) with `bundle`, `golden_error` and `latency`.
+
+    Raises:
+        BundleError: the bundle is incomplete, altered or of another format, or its process ended.
+        SpecError: the environment is not the robot the bundle was made for.
+    """
+    with _simulator(bundle, config) as env, PolicyProcess(bundle) as policy:
+        _check_light(policy)
+        timings = _single_row(env, policy, config.evaluate.seed, calls)
+        start, batch = time.perf_counter(), []
+        stage = policy.manifest.stage
+        seeds = range(config.evaluate.seed, config.evaluate.seed + config.evaluate.episodes)
+        history = History(stage.obs_horizon, list(stage.observation))
+        episodes = play(env, _actor(policy, batch), seeds, policy.manifest.event, history)
+        record = make_record("controller", env, episodes, time.perf_counter() - start)
+    record |= {"bundle": str(bundle), "golden_error": policy.golden_error}
+    record["latency"] = _latency_rows(timings, env.num_envs, batch)
+    _show(record, policy.manifest)
+    if json_path:
+        _write_json(Path(json_path), record)
+    return record
+
+
+def for_bundle(config: Config, bundle: Path | str) -> Config:
+    """The configuration with the environment the bundle was made for; parameters that are set stay."""
+    robot = read_manifest(bundle).robot
+    return replace(config, env=replace(config.env, id=robot.env_id, params={**robot.task, **config.env.params}))
+
+
+@contextmanager
+def _simulator(bundle: Path | str, config: Config) -> Iterator[BatchEnv]:
+    """The environment, if it is the robot of the bundle."""
+    manifest = read_manifest(bundle)
+    env = make_env(config, min(config.evaluate.num_envs, config.evaluate.episodes))
+    try:
+        manifest.robot.check(env.robot, f"bundle {bundle}", f"environment {config.env.id}")
+        yield env
+    finally:
+        env.close()
+
+
+def _check_light(policy: PolicyProcess) -> None:
+    if policy.modules:
+        raise BundleError(
+            f"the policy process has loaded {', '.join(policy.modules)}, which a robot does not have: a start-up file "
+            "of this Python (sitecustomize, a .pth file) imports it; remove it there"
+        )
+
+
+def _actor(policy: PolicyProcess, seconds: list[float]) -> Actor:
+    """The bundle as the evaluation's actor; notes how long each batch took inside the process."""
+    execute = policy.manifest.stage.execute
+
+    def act(obs: Obs, noise: Tensor) -> Tensor:
+        action = policy.act({key: value.cpu().numpy() for key, value in obs.items()}, noise.numpy())
+        seconds.append(policy.inference_s)
+        device = next(iter(obs.values())).device
+        return torch.from_numpy(action[:, :execute]).to(device)
+
+    return act
+
+
+def _single_row(env: BatchEnv, policy: PolicyProcess, seed: int, calls: int) -> Timings:
+    """One row at a time, as on a robot, from the first observation of the first episode."""
+    stage = policy.manifest.stage
+    obs, _ = env.reset(seed=seed)
+    first = {key: obs[key][:1].cpu().numpy()[:, None] for key in stage.observation}
+    repeated = {key: np.repeat(value, stage.obs_horizon, axis=1) for key, value in first.items()}
+    return measure(policy, repeated, episode_noise(seed, 0, policy.manifest.event)[None], calls)
+
+
+def _latency_rows(timings: Timings, num_envs: int, batch: list[float]) -> list[dict[str, Any]]:
+    kinds = {
+        ("inference", 1): timings.inference,
+        ("round trip between processes", 1): timings.round_trip,
+        ("inference", num_envs): Latency.of(batch),
+    }
+    return [{"call": name, "rows": rows, **latency.to_dict()} for (name, rows), latency in kinds.items()]
+
+
+def _show(record: dict[str, Any], manifest: Manifest) -> None:
+    row = describe_record(record) | {"golden check": f"passed, error {record['golden_error']:.1e}"}
+    summary_table(f"{record['env_id']}: controller {record['bundle']}", [row])
+    period_ms = 1e3 / manifest.stage.rate_hz
+    summary_table(f"latency in µs (the policy is due every {period_ms:g} ms)", [_rounded(r) for r in record["latency"]])
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, object]:
+    return {k.removesuffix("_us"): round(v) if k.endswith("_us") else v for k, v in row.items()}
+
+
+def _write_json(path: Path, record: dict[str, Any]) -> None:
+    make_folder(path.parent)
+    atomic_write(path, json.dumps(record, indent=1).encode())
+
+
+__all__ = ["CALLS", "for_bundle", "run"]
