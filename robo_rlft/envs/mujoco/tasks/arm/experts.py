@@ -67,7 +67,8 @@ class ArmExpert(ABC):
         self._advance_wander()
         wished = (goal + wobble[:, None] * self._wander - command) / self._step
         action = np.concatenate((self._limited(wished), others), 1)
-        action += self.action_noise * self._rng.standard_normal(action.shape) * self._noisy_entries()
+        scale = self.action_noise * (0.4 + 0.6 * wobble[:, None]) * self._noisy_entries()
+        action += scale * self._rng.standard_normal(action.shape)
         action[:, :6] *= self._moving()[:, None]
         return torch.from_numpy(np.clip(action, -1.0, 1.0)).to(obs["policy"])
 
@@ -110,23 +111,25 @@ class PegExpert(ArmExpert):
     tool = "peg"
 
     def draw_style(self, rng: np.random.Generator, num: int) -> Style:
-        """Speed, hover height over the rim (m) and the misalignment with which it starts to lower (m)."""
+        """Speed, hover height over the rim, misalignment at which it starts to lower and lead while lowering (m)."""
         return {
             "speed": rng.uniform(0.45, 0.95, num),
             "hover": rng.uniform(0.006, 0.025, num),
             "tolerance": rng.uniform(0.0006, 0.0015, num),
+            "push": rng.uniform(0.004, 0.008, num),
         }
 
     def plan(self, seen: np.ndarray, pose: np.ndarray, style: Style) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See `ArmExpert.plan`."""
         hole = self.columns(seen, "hole_x", "hole_y", "hole_yaw")
-        off = np.abs(hole[:, :2] - pose[:, :2]).max(1)
         turned = np.abs(hole[:, 2] - pose[:, 5])
+        off = np.abs(hole[:, :2] - pose[:, :2]).max(1) + turned * peg_insert.PEG_SIDE / 2
         above = pose[:, 2] - peg_insert.HOLE_DEPTH
-        aligned = (off < style["tolerance"]) & (turned < 0.04)
-        near = (off < 0.004) & (turned < 0.12) & (above < 0.004)
-        lower = aligned | near | (above < -0.003)
-        height = np.where(lower, np.minimum(above, style["hover"]) - 0.012, style["hover"])
+        # A funnel: the further off, the higher; within the tolerance, or once inside, down.
+        funnel = np.minimum(style["hover"], 0.002 + 4.0 * (off - style["tolerance"]))
+        # Near the rim its rounded edges still find the way: no reason to lift again for a little more.
+        close = style["tolerance"] + np.clip(0.003 - above, 0.0, 0.0012)
+        height = np.where((off < close) | (above < -0.003), above - style["push"], funnel)
         upright = np.zeros((len(seen), 2))
         goal = np.concatenate((hole[:, :2], (peg_insert.HOLE_DEPTH + height)[:, None], upright, hole[:, 2:]), 1)
         wobble = np.clip((off - 0.005) / 0.03, 0.0, 1.0)
