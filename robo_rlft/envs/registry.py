@@ -103,7 +103,7 @@ def make(
     entry = _entry(env_id)
     if not entry.installed:
         raise MissingExtraError(entry.package, entry.extra, f"environment {env_id}")
-    found = entry.load()
+    found: Any = entry.load()
     if callable(found):
         return found(num_envs, seed=seed, device=device, threads=threads, dtype=dtype, **params)
     return _make_mujoco(entry, found, num_envs, seed=seed, device=device, threads=threads, dtype=dtype, **params)

@@ -9,7 +9,8 @@ result = env.step_chunk(chunks)                                  # [64, H, A], s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,25 +21,20 @@ from torch import Tensor
 
 from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record, space_of
 from robo_rlft.envs.mujoco import generators
+from robo_rlft.envs.mujoco.chunk import advance_chunk
+from robo_rlft.envs.mujoco.episodes import Episodes, merged_params
 from robo_rlft.envs.mujoco.render import Cameras
-from robo_rlft.envs.mujoco.simulation import Simulation
-from robo_rlft.envs.mujoco.table import Groups, Table, observation_specs
-from robo_rlft.envs.mujoco.task import MujocoTask, Params, State
-from robo_rlft.errors import ConfigError, SpecError, unknown_name
+from robo_rlft.envs.mujoco.simulation import Ids, Simulation
+from robo_rlft.envs.mujoco.table import Groups, observation_specs
+from robo_rlft.envs.mujoco.task import MujocoTask
+from robo_rlft.errors import ConfigError, SpecError
 from robo_rlft.spec import ArraySpec, RobotSpec
-
-
-class Transition(NamedTuple):
-    """One control step of the batch in numpy, before any reset."""
-
-    obs: Groups
-    reward: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
 
 
 class MujocoEnv(BatchEnv):
     """N environments of one task.
+
+    The state is exact: `set_state(get_state())` continues bit for bit, through later resets too.
 
     Args:
         task: the task's table.
@@ -48,7 +44,11 @@ class MujocoEnv(BatchEnv):
         threads: of the simulation; 0 takes all CPUs.
         dtype: of observations and rewards.
         max_episode_steps: control steps before truncation; None takes the task's.
+        capture_nan: folder to save the state and action to whenever an environment breaks.
         params: the task's parameters by name, over its defaults.
+
+    Raises:
+        ConfigError: an unknown parameter or one of the wrong type, or a task whose terms have the wrong shape.
     """
 
     fidelity = "exact"
@@ -63,240 +63,209 @@ class MujocoEnv(BatchEnv):
         threads: int = 0,
         dtype: torch.dtype = torch.float32,
         max_episode_steps: int | None = None,
+        capture_nan: str | Path | None = None,
         **params: Any,
     ) -> None:
         if num_envs < 1:
             raise ConfigError(f"num_envs is {num_envs}: at least one environment is needed")
-        self.task, self.params = task, _merged(task, params)
-        self.has_success = task.success is not None
+        self.task, self.params = task, merged_params(task, params)
         self.num_envs, self.device, self.dtype = num_envs, torch.device(device), dtype
-        self.max_episode_steps = max_episode_steps or task.max_episode_steps
-        model = task.model(self.params)
-        self.robot = _robot(task, model.opt.timestep, self.params, self.max_episode_steps, dtype)
-        self._set_spaces()
-        self._table = Table(task, self.params, _numpy_dtype(dtype))
-        fields = dict.fromkeys((*task.fields, *task.previous))
-        self.simulation = Simulation(model, num_envs, threads, fields, task.frame_skip, task.fresh)
-        self._low, self._high = _action_bounds(task)
-        self._rng = generators.spawn(seed, num_envs)
-        self._variables: dict[str, np.ndarray] = {}
-        self._elapsed = np.zeros(num_envs, np.int64)
-        self._success = np.zeros(num_envs, bool)
+        self._on_cpu = self.device.type == "cpu"
+        self._numpy_dtype = torch.empty(0, dtype=dtype).numpy().dtype
+        self._episodes = Episodes(
+            task,
+            self.params,
+            num_envs,
+            seed=seed,
+            threads=threads,
+            dtype=self._numpy_dtype,
+            max_steps=max_episode_steps or task.max_episode_steps,
+            capture_nan=Path(capture_nan) if capture_nan else None,
+        )
+        self._episodes.begin()
+        self.robot = self._describe()
+        self._bounds: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
         self._cameras = Cameras(task.cameras)
-        self._obs: Groups = {}
-        self._restart(np.arange(num_envs))
-        self._table.check(self._now(), np.zeros((num_envs, len(self._low))), num_envs)
-        self._obs = self._observe()
+        self._set_spaces()
+
+    @property
+    def nan_resets(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Episodes ended by the NaN guard since the environment was made."""
+        return self._episodes.nan_resets
+
+    @property
+    def simulation(self) -> Simulation:
+        """The physics: live fields, the model, the batch."""
+        return self._episodes.simulation
+
+    @property
+    def max_episode_steps(self) -> int:
+        """Control steps before an episode is truncated."""
+        return self._episodes.max_steps
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Obs, dict[str, Any]]:
-        """See `BatchEnv.reset`."""
+        """See `BatchEnv.reset`. The observations of environments that are not reset stay as they are."""
+        episodes = self._episodes
         ids = self._ids((options or {}).get("ids"))
         if seed is not None:
-            generators.reseed(self._rng, seed, ids)
-        self._restart(ids)
-        self._obs = self._observe()
-        return self._tensors(self._obs), {"success": self._tensor(self._success.copy())}
+            generators.reseed(episodes.generators, seed, ids)
+        ended = np.zeros(self.num_envs, bool)
+        ended[ids] = True
+        obs = self._tensors(episodes.begin_again(episodes.obs, ended))
+        return obs, {"success": self._tensor(episodes.success.copy())}
 
     def step(
         self, actions: Float[Tensor, "env action"]
     ) -> tuple[Obs, Float[Tensor, " env"], Bool[Tensor, " env"], Bool[Tensor, " env"], dict[str, Any]]:
-        """See `BatchEnv.step`. `info["final_obs"]` is the observation before any reset, [N, ...] in every step."""
-        done = self._advance(self._checked(actions, (self.num_envs, len(self._low))), None)
-        success = self._success.copy()
-        final = self._tensors(done.obs)
-        ended = done.terminated | done.truncated
-        obs = self._tensors(self._begin_again(done.obs, ended)) if ended.any() else final
+        """See `BatchEnv.step`. `info["final_obs"]` holds the observations before any reset, in every step."""
+        episodes = self._episodes
+        step = episodes.advance(self._checked(actions, (self.num_envs, len(self.task.action_names))))
+        ended = step.terminated | step.truncated
+        success = episodes.success.copy()
+        final = self._tensors(step.obs)
+        obs = episodes.begin_again(step.obs, ended)
         info = {"final_obs": final, "_final_obs": self._tensor(ended), "success": self._tensor(success)}
-        return obs, self._reals(done.reward), self._tensor(done.terminated), self._tensor(done.truncated), info
+        return (
+            final if obs is step.obs else self._tensors(obs),
+            self._tensor(step.reward.astype(self._numpy_dtype)),
+            self._tensor(step.terminated),
+            self._tensor(step.truncated),
+            info,
+        )
 
     def step_chunk(self, actions: Float[Tensor, "env chunk action"], record: Record = "last") -> ChunkResult:
-        """See `BatchEnv.step_chunk`."""
-        chunk = actions.shape[1] if actions.ndim == 3 else 1
-        acts = self._checked(actions, (self.num_envs, chunk, len(self._low)))
-        return self._chunk_by_steps(acts, record)
-
-    def _chunk_by_steps(self, acts: np.ndarray, record: Record) -> ChunkResult:
-        n, chunk = acts.shape[:2]
-        reward = np.zeros((n, chunk))
-        terminated, truncated = np.zeros(n, bool), np.zeros(n, bool)
-        length = np.zeros(n, np.int64)
-        trace = [self._obs]
-        final = self._obs
-        for h in range(chunk):
-            alive = ~(terminated | truncated)
-            if not alive.any():
-                trace += [final] * (chunk - h)
-                break
-            step = self._advance(acts[:, h], None if alive.all() else np.flatnonzero(alive))
-            reward[:, h] = np.where(alive, step.reward, 0.0)
-            terminated |= step.terminated & alive
-            truncated |= step.truncated & alive
-            length += alive
-            final = {k: np.where(alive[:, None], v, final[k]) for k, v in step.obs.items()}
-            trace.append(final)
-        success = self._success.copy()
-        ended = terminated | truncated
-        obs = self._begin_again(final, ended) if ended.any() else final
-        self._obs = obs
+        """See `BatchEnv.step_chunk`. Compiled code makes all steps where the task has no `control` and is not fresh."""
+        episodes = self._episodes
+        steps = actions.shape[1] if actions.ndim == 3 else 1
+        acts = self._checked(actions, (self.num_envs, steps, len(self.task.action_names)))
+        chunk = advance_chunk(episodes, acts, record == "all")
+        success = episodes.success.copy()
+        final = self._tensors(chunk.final)
+        obs = episodes.begin_again(chunk.final, chunk.terminated | chunk.truncated)
         return ChunkResult(
-            obs=self._tensors(obs),
-            reward=self._reals(reward),
-            terminated=self._tensor(terminated),
-            truncated=self._tensor(truncated),
-            length=self._tensor(length),
-            final_obs=self._tensors(final),
+            obs=final if obs is chunk.final else self._tensors(obs),
+            reward=self._tensor(chunk.reward.astype(self._numpy_dtype)),
+            terminated=self._tensor(chunk.terminated),
+            truncated=self._tensor(chunk.truncated),
+            length=self._tensor(chunk.length),
+            final_obs=final,
             success=self._tensor(success),
-            trace={k: self._tensor(np.stack([t[k] for t in trace], 1)) for k in final} if record == "all" else None,
+            trace=None if chunk.trace is None else self._tensors(chunk.trace),
         )
 
     def get_state(self, ids: Sequence[int] | None = None) -> EnvState:
-        """See `BatchEnv.get_state`."""
-        rows = self._ids(ids)
-        data = self.simulation.data
-        state: EnvState = {"physics": self.simulation.batch.state[rows]}
-        state |= {f"output/{name}": data[name][rows] for name in self.simulation.outputs}
-        state |= {f"variable/{name}": values[rows] for name, values in self._variables.items()}
-        state |= {"elapsed": self._elapsed[rows], "success": self._success[rows]}
-        return state | {"generator": generators.pack([self._rng[i] for i in rows])}
+        """See `BatchEnv.get_state`. Per-environment model values (`randomise`) are part of it."""
+        return self._episodes.save(self._ids(ids))
 
     def set_state(self, state: EnvState, ids: Sequence[int] | None = None) -> Obs:
-        """See `BatchEnv.set_state`."""
+        """See `BatchEnv.set_state`.
+
+        Raises:
+            SpecError: rows are missing, or belong to another task.
+        """
+        self._episodes.load(state, self._ids(ids))
+        return self._tensors(self._episodes.obs)
+
+    def randomise(self, field: str, values: Any, ids: Sequence[int] | None = None) -> None:
+        """Give environments (all by default) their own values of a model field, from the next step on.
+
+        Args:
+            field: a field of MjModel (`geom_friction`, `body_mass` ...) or of its options (`opt.gravity` ...).
+            values: one row per environment, or anything that broadcasts to it.
+            ids: environments.
+
+        Raises:
+            ConfigError: there is no such field, or the values do not fit it.
+        """
         rows = self._ids(ids)
-        self.simulation.batch.state[rows] = state["physics"]
-        self.simulation.forward(rows)
-        self.simulation.batch.state[rows] = state["physics"]
-        for name in self.simulation.outputs:
-            self.simulation.overwrite(name, rows, state[f"output/{name}"])
-        for name, values in self._variables.items():
-            values[rows] = state[f"variable/{name}"]
-        self._elapsed[rows], self._success[rows] = state["elapsed"], state["success"]
-        generators.unpack(state["generator"], self._rng, rows)
-        self._obs = self._observe()
-        return self._tensors(self._obs)
+        try:
+            self.simulation.randomise(field, np.asarray(values), rows)
+        except ValueError as error:
+            raise ConfigError(f"cannot randomise {field} of {self.task.id}: {error}") from error
+
+    def reward_terms(self, actions: Float[Tensor, "env action"]) -> dict[str, Tensor]:
+        """Each weighted reward term at the present state, for reports; terms of motion since the last step are 0."""
+        action = self._checked(actions, (self.num_envs, len(self.task.action_names)))
+        terms = self._episodes.table.reward_terms(self._episodes.now(), action)
+        return {name: self._tensor(np.array(values, self._numpy_dtype)) for name, values in terms.items()}
 
     def render(
         self, ids: Sequence[int] | None = None, camera: str | None = None, size: tuple[int, int] = (240, 320)
     ) -> np.ndarray:
-        """Images of some environments (all by default), uint8 [n, height, width, 3]."""
+        """Images of some environments (all by default), uint8 [n, height, width, 3].
+
+        Raises:
+            UserError: the camera is unknown, or this machine has no OpenGL driver; then it says what to install.
+        """
         return self._cameras.render(self.simulation.batch, self._ids(ids), camera, size)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the renderers; `close` calls it."""
         self._cameras.close()
 
-    def _advance(self, action: np.ndarray, ids: np.ndarray | None) -> Transition:
-        """One control step of all environments, or of `ids` alone while the others keep still."""
-        previous = {name: self.simulation.data[name].copy() for name in self.task.previous}
-        self._command(action, ids)
-        broken = self.simulation.step(ids)
-        self._elapsed[slice(None) if ids is None else ids] += 1
-        state = State(self.simulation.data, previous, self._variables)
-        step = Transition(
-            self._table.observe(state, self.num_envs),
-            self._table.reward(state, action, self.num_envs),
-            self._table.terminated(state, self.num_envs),
-            self._elapsed >= self.max_episode_steps,
-        )
-        if self.task.success is not None:
-            self._success |= self._table.success(state, self.num_envs)
-        del broken
-        return step
-
-    def _command(self, action: np.ndarray, ids: np.ndarray | None) -> None:
-        if self.task.control is None:
-            self._write("ctrl", action, ids)
-            return
-        for name, values in self.task.control(np, self._now(), action, self.params).items():
-            self._write(name, values, ids)
-
-    def _write(self, name: str, values: np.ndarray, ids: np.ndarray | None) -> None:
-        target = self._variables[name] if name in self._variables else self.simulation.batch.bind(name)
-        if ids is None:
-            target[...] = values
-        else:
-            target[ids] = values[ids]
-
-    def _begin_again(self, final: Groups, ended: np.ndarray) -> Groups:
-        ids = np.flatnonzero(ended)
-        self._restart(ids)
-        fresh = self._observe()
-        return {k: np.where(ended[:, None], fresh[k], v) for k, v in final.items()}
-
-    def _restart(self, ids: np.ndarray) -> None:
-        draws = [self.task.reset(self._rng[i], self.simulation.model, self.params) for i in ids]
-        rows = {name: np.stack([d[name] for d in draws]) for name in draws[0]} if draws else {}
-        states = {k: v for k, v in rows.items() if self.simulation.is_state(k)}
-        for name in rows.keys() - states.keys():
-            values = rows[name]
-            if name not in self._variables:
-                self._variables[name] = np.zeros((self.num_envs, *values.shape[1:]), values.dtype)
-            self._variables[name][ids] = values
-        self.simulation.restart(ids, states)
-        self._elapsed[ids], self._success[ids] = 0, False
-
-    def _now(self) -> State:
-        return State(self.simulation.data, self.simulation.data, self._variables)
-
-    def _observe(self) -> Groups:
-        return self._table.observe(self._now(), self.num_envs)
-
     def _checked(self, actions: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+        """Actions as numpy in their own precision, clipped to the bounds."""
         if tuple(actions.shape) != shape:
-            raise SpecError(f"{self.task.id} expects actions of shape {shape}, got {tuple(actions.shape)}")
-        values = actions.detach().cpu().numpy()
-        if not np.isfinite(values).all():
-            where = np.argwhere(~np.isfinite(values))[0]
-            entry = self.task.action_names[where[-1]]
-            raise SpecError(f"action '{entry}' of environment {where[0]} is {values[tuple(where)]}: actions are finite")
-        return np.clip(values, self._low.astype(values.dtype), self._high.astype(values.dtype))
+            raise SpecError(f"{self.task.id} got actions of shape {tuple(actions.shape)}: expected {shape}")
+        values = (actions if self._on_cpu else actions.cpu()).detach().numpy()
+        flat = values.reshape(-1)
+        if not np.isfinite(flat @ flat) and not np.isfinite(flat).all():
+            raise SpecError(self._not_finite(values))
+        low, high = self._bounds_as(values.dtype)
+        return np.minimum(np.maximum(values, low), high)
 
-    def _ids(self, ids: Sequence[int] | None) -> np.ndarray:
+    def _not_finite(self, values: np.ndarray) -> str:
+        at = tuple(np.argwhere(~np.isfinite(values))[0])
+        when = f", step {at[1]} of the chunk" if len(at) == 3 else ""
+        return (
+            f"{self.task.id} got the action {values[at]} for entry {at[-1]} ('{self.task.action_names[at[-1]]}') of "
+            f"environment {at[0]}{when}: actions must be finite, look for a NaN in the policy's output"
+        )
+
+    def _bounds_as(self, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray]:
+        if dtype not in self._bounds:
+            if dtype.kind != "f":
+                raise SpecError(f"{self.task.id} got actions of type {dtype}: expected floating point numbers")
+            action = self.robot.action
+            self._bounds[dtype] = np.array(action.low, dtype), np.array(action.high, dtype)
+        return self._bounds[dtype]
+
+    def _ids(self, ids: Sequence[int] | None) -> Ids:
         if ids is None:
             return np.arange(self.num_envs)
-        return np.asarray(ids, np.int64)
+        rows = np.atleast_1d(np.asarray(ids))
+        if rows.dtype == bool and rows.shape == (self.num_envs,):
+            return np.flatnonzero(rows)
+        valid = rows.ndim == 1 and (rows.dtype.kind in "iu" or not rows.size)
+        if not valid or ((rows < 0) | (rows >= self.num_envs)).any() or len(np.unique(rows)) != rows.size:
+            raise SpecError(f"ids are {list(np.ravel(rows))}: expected distinct integers from 0 to {self.num_envs - 1}")
+        return rows.astype(np.int64)
 
     def _tensors(self, groups: Groups) -> Obs:
-        return {k: self._tensor(v) for k, v in groups.items()}
-
-    def _reals(self, values: np.ndarray) -> Tensor:
-        return self._tensor(values.astype(_numpy_dtype(self.dtype)))
+        return {name: self._tensor(values) for name, values in groups.items()}
 
     def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).to(self.device)
+        tensor = torch.from_numpy(values)
+        return tensor if self._on_cpu else tensor.to(self.device)
+
+    def _describe(self) -> RobotSpec:
+        names = self.task.action_names
+        low = np.broadcast_to(self.task.action_low, len(names)).tolist()
+        high = np.broadcast_to(self.task.action_high, len(names)).tolist()
+        dtype = self._numpy_dtype.name
+        return RobotSpec(
+            env_id=self.task.id,
+            observation=observation_specs(self.task, dtype),
+            action=ArraySpec((len(names),), dtype, names, low=tuple(low), high=tuple(high)),
+            rate_hz=1.0 / (self.simulation.model.opt.timestep * self.task.frame_skip),
+            max_episode_steps=self.max_episode_steps,
+            task=dict(self.params),
+        )
 
     def _set_spaces(self) -> None:
         self.single_observation_space = DictSpace({k: space_of(v) for k, v in self.robot.observation.items()})
         self.single_action_space = space_of(self.robot.action)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-
-
-def _merged(task: MujocoTask, params: Mapping[str, Any]) -> Params:
-    for name in params:
-        if name not in task.params:
-            raise ConfigError(unknown_name(f"parameter of {task.id}", name, task.params))
-    return {**task.params, **params}
-
-
-def _numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
-    return torch.empty(0, dtype=dtype).numpy().dtype
-
-
-def _action_bounds(task: MujocoTask) -> tuple[np.ndarray, np.ndarray]:
-    width = len(task.action_names)
-    return np.broadcast_to(task.action_low, width).astype(float), np.broadcast_to(task.action_high, width).astype(float)
-
-
-def _robot(task: MujocoTask, timestep: float, params: Params, max_episode_steps: int, dtype: torch.dtype) -> RobotSpec:
-    low, high = _action_bounds(task)
-    name = _numpy_dtype(dtype).name
-    return RobotSpec(
-        env_id=task.id,
-        observation=observation_specs(task, name),
-        action=ArraySpec((len(low),), name, task.action_names, low=tuple(low.tolist()), high=tuple(high.tolist())),
-        rate_hz=1.0 / (timestep * task.frame_skip),
-        max_episode_steps=max_episode_steps,
-        task=dict(params),
-    )

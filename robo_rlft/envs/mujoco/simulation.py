@@ -1,96 +1,188 @@
-"""The physics of N environments: a `mujoco.batch.Batch` with the fields a task reads, errors caught, rows saved.
+"""The physics of N environments: a `mujoco.batch.Batch`, the fields a task reads, and which environments broke.
 
-Nothing here knows rewards or episodes; `engine` puts those on top.
+Nothing here knows rewards or episodes; `episodes` puts those on top.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
+from jaxtyping import Float, Integer
 from mujoco.batch import DATA_FIELDS, MODEL_FIELDS, Batch, SimulationError
 
+from robo_rlft.envs.mujoco.post_constraint import POST_CONSTRAINT_FIELDS, UNSTABLE, PostConstraintStepper
 from robo_rlft.errors import ConfigError, unknown_name
 
-_BAD = [
-    int(w)
-    for w in (
-        mujoco.mjtWarning.mjWARN_BADQPOS,
-        mujoco.mjtWarning.mjWARN_BADQVEL,
-        mujoco.mjtWarning.mjWARN_BADQACC,
-        mujoco.mjtWarning.mjWARN_BADCTRL,
-    )
-]
-_POSITION_AND_VELOCITY = int(mujoco.mjtStage.mjSTAGE_VEL)
+Ids = Integer[np.ndarray, " row"]
+_STAGE_NONE = int(mujoco.mjtStage.mjSTAGE_NONE)
+_STAGE_VELOCITY = int(mujoco.mjtStage.mjSTAGE_VEL)
+
+
+@dataclass(frozen=True)
+class Substeps:
+    """Fields recorded by `Simulation.roll`: at the end of each control step, [N, H, ...]."""
+
+    fields: Mapping[str, np.ndarray]
+    suspect: Ids
+    """Simulations that MuJoCo warned about; it stopped recording them."""
 
 
 class Simulation:
     """N simulations of one model on a thread pool.
 
+    Args:
+        model: the model all start from.
+        num: simulations, N.
+        threads: of the pool; 0 takes all CPUs.
+        fields: MjData fields the task reads, or MjModel fields (then one row per simulation as well).
+        frame_skip: substeps per control step.
+        fresh: compute position- and velocity-dependent fields at the state after the step.
+
     Attributes:
-        data: live arrays of the fields asked for, environment first. State fields (`qpos`, `ctrl` ...) may be written.
-        model: the model all simulations share, before any per-environment values.
+        data: live arrays of `fields`, simulation first. State fields (`qpos`, `ctrl` ...) may be written.
+        outputs: names in `data` of derived fields, which the physics state does not contain.
+        state: every simulation's full physics state, one row each, live.
     """
 
     def __init__(
-        self, model: mujoco.MjModel, num: int, threads: int, fields: Iterable[str], frame_skip: int, fresh: bool
+        self, model: mujoco.MjModel, num: int, threads: int, fields: Sequence[str], frame_skip: int, fresh: bool
     ) -> None:
-        self.model, self.num, self.frame_skip = model, num, frame_skip
-        # A persistent batch continues its next step from the derived fields computed at the end of this one.
+        self.num, self.frame_skip, self.fresh = num, frame_skip, fresh
+        # A persistent batch continues its next step from the fields computed at the end of this one. Without `fresh`
+        # it only costs: each simulation's own MjData falls out of the cache between steps.
         self.batch = Batch(model, num, threads, persistent=fresh)
-        self._stage = _POSITION_AND_VELOCITY if fresh else int(mujoco.mjtStage.mjSTAGE_NONE)
+        self.batch.reset(stage=_STAGE_NONE)
+        self.state = self.batch.state
+        self._default_row = self.state[0].copy()
+        self._stage = _STAGE_VELOCITY if fresh else _STAGE_NONE
+        self._stepper: PostConstraintStepper | None = None
         self.data: dict[str, np.ndarray] = {name: self._bind(name) for name in fields}
         self.outputs = tuple(n for n in self.data if n in DATA_FIELDS and not self.data[n].flags.writeable)
-        self._last_bad = np.zeros(num, np.int64)
-        self.batch.reset()
+        self._post = tuple(n for n in self.outputs if n in POST_CONSTRAINT_FIELDS)
+        if self._post:
+            self._stepper = self._post_constraint_stepper()
+        self._warnings = self._warning_counts()
 
-    def step(self, ids: np.ndarray | None = None) -> np.ndarray | None:
-        """One control step (`frame_skip` substeps); returns the ids that broke, or None when none did."""
+    @property
+    def model(self) -> mujoco.MjModel:
+        """The model before any values per simulation."""
+        return self.batch.model
+
+    @property
+    def rolls(self) -> bool:
+        """Whether `roll` gives the fields this task reads: not those computed after the last substep."""
+        return not self.fresh and self._stepper is None
+
+    def step(self, ids: Ids | None) -> Ids | None:
+        """One control step of all simulations or of `ids`; returns the ids that became unstable, None for none."""
+        if self._stepper is not None:
+            return self._stepper.step(ids)
         try:
             self.batch.step(ids, self.frame_skip, self._stage)
         except SimulationError as error:
-            return np.union1d(np.asarray(error.ids, np.int64), self._broken())
-        return self._broken_or_none()
+            return np.union1d(error.ids, self._newly_warned(UNSTABLE))
+        return self._newly_warned(UNSTABLE) if self.batch.warning.any() else None
 
-    def restart(self, ids: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
-        """Put simulations back to the model's defaults, then write some state fields and compute all others."""
-        self.batch.reset(ids, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
+    def roll(self, control: Float[np.ndarray, "env chunk control"]) -> Substeps:
+        """H control steps of all simulations in one compiled call."""
+        chunk, skip = control.shape[1], self.frame_skip
+        names = [n for n in self.data if n in DATA_FIELDS]
+        try:
+            records = self.batch.rollout(chunk * skip, np.repeat(control, skip, axis=1), record=names)
+        except SimulationError as error:
+            self._newly_warned(slice(None))
+            return Substeps({}, np.asarray(error.ids))
+        ends = {n: r[:, skip - 1 :: skip] for n, r in records.items()}
+        return Substeps(ends, self._newly_warned(slice(None)))
+
+    def restart(self, ids: Ids, values: Mapping[str, np.ndarray]) -> None:
+        """Put simulations back to the model's defaults, write some state fields, and compute the derived fields.
+
+        Contact forces start at 0: they are those of a step, and none was made.
+        """
+        self.state[ids] = self._default_row
         for name, rows in values.items():
             self.batch.bind(name)[ids] = rows
-        self.batch.forward(ids)
-        self._last_bad[ids] = self._bad_counts()[ids]
+        if self.outputs:
+            self.batch.forward(ids)
+        for name in self._post:
+            self.overwrite(name, ids, np.zeros(1))
 
-    def forward(self, ids: np.ndarray) -> None:
-        """Recompute every derived field at the present state."""
-        self.batch.forward(ids)
+    def save(self, ids: Ids) -> dict[str, np.ndarray]:
+        """Copy everything `load` needs to continue bit for bit, one row per simulation."""
+        rows = {"physics": self.state[ids]}
+        rows |= {f"output/{name}": self.data[name][ids] for name in self.outputs}
+        return rows | {f"model/{name}": self.batch.expand(name)[ids] for name in self._randomised()}
 
-    def overwrite(self, name: str, ids: np.ndarray, rows: np.ndarray) -> None:
-        """Put back a derived field as it was saved: `forward` cannot make one that lags its state by a substep."""
-        # The batch marks derived fields read-only because its next call overwrites them; until then these rows count.
-        writable = self.data[name].view()
-        writable.flags.writeable = True
-        writable[ids] = rows
+    def load(self, rows: Mapping[str, np.ndarray], ids: Ids) -> None:
+        """Put saved rows into simulations `ids`."""
+        for name in [key.removeprefix("model/") for key in rows if key.startswith("model/")]:
+            self.randomise(name, rows[f"model/{name}"], ids)
+        self.state[ids] = rows["physics"]
+        if self.outputs:
+            self.batch.forward(np.unique(ids))
+        for name in self.outputs:
+            self.overwrite(name, ids, rows[f"output/{name}"])
+
+    def randomise(self, field: str, values: np.ndarray, ids: Ids) -> None:
+        """Give simulations `ids` their own values of a model field, [n, ...] or anything that broadcasts to it."""
+        if field not in MODEL_FIELDS:
+            raise ConfigError(unknown_name("MuJoCo model field", field, MODEL_FIELDS))
+        self.batch.expand(field)[ids] = values
+        if field in mujoco.MjModel._setconst_inputs or field.startswith("opt."):
+            self.batch.set_const(np.unique(ids))
+        for name in [n for n in self.data if n in MODEL_FIELDS]:
+            self.data[name] = self._bind(name)
+        if self._stepper is not None:
+            self._stepper.use_models([self.batch.get_model(i) for i in range(self.num)])
+
+    def overwrite(self, name: str, ids: Ids, rows: np.ndarray) -> None:
+        """Write a derived field: one saved with its state lags it by a substep, which no computation brings back."""
+        _writable(self.data[name])[ids] = rows
 
     def is_state(self, name: str) -> bool:
-        """Whether `name` is a field of the state that may be written (`qpos`, `mocap_pos` ...)."""
+        """Whether `name` is a field of the physics state (`qpos`, `mocap_pos` ...)."""
         return name in DATA_FIELDS and self.batch.bind(name).flags.writeable
+
+    def _randomised(self) -> list[str]:
+        return sorted(self.batch._expanded)
 
     def _bind(self, name: str) -> np.ndarray:
         if name in DATA_FIELDS:
             return self.batch.bind(name)
-        if name in MODEL_FIELDS:
-            return np.broadcast_to(getattr(self.model, name), (self.num, *np.shape(getattr(self.model, name))))
-        raise ConfigError(unknown_name("MuJoCo field", name, DATA_FIELDS | MODEL_FIELDS))
+        if name not in MODEL_FIELDS:
+            raise ConfigError(unknown_name("MuJoCo field", name, DATA_FIELDS | MODEL_FIELDS))
+        values = self.batch.expanded(name)
+        if values is None:
+            shared = np.asarray(getattr(self.model, name))
+            return np.broadcast_to(shared, (self.num, *shared.shape))
+        return values
 
-    def _broken_or_none(self) -> np.ndarray | None:
-        return self._broken() if self.batch.warning.any() else None
+    def _post_constraint_stepper(self) -> PostConstraintStepper:
+        if self.fresh:
+            raise ConfigError(
+                f"fields {', '.join(self._post)} are forces of the last substep and cannot be fresh: "
+                "read a sensor instead, or set fresh=False"
+            )
+        outputs = {name: _writable(self.data[name]) for name in self.outputs}
+        return PostConstraintStepper(self.batch, outputs, self.frame_skip)
 
-    def _broken(self) -> np.ndarray:
-        counts = self._bad_counts()
-        broken = np.flatnonzero(counts > self._last_bad)
-        self._last_bad = counts
-        return broken
+    def _newly_warned(self, kinds: slice | list[int]) -> Ids:
+        counts = self._warning_counts()
+        warned = np.flatnonzero((counts > self._warnings)[:, kinds].any(axis=1))
+        self._warnings = counts
+        return warned
 
-    def _bad_counts(self) -> np.ndarray:
-        return self.batch.warning[:, _BAD, 1].sum(axis=1, dtype=np.int64)
+    def _warning_counts(self) -> np.ndarray:
+        return self.batch.warning[:, :, 1].copy()
+
+
+def _writable(bound: np.ndarray) -> np.ndarray:
+    # The batch hands derived fields out read-only because its next call overwrites them; until then what is
+    # written here counts.
+    view = bound.view()
+    view.flags.writeable = True
+    return view

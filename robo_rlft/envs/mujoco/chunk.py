@@ -1,0 +1,143 @@
+"""A whole chunk of control steps: in one compiled call where the task allows it, else step by step over the batch.
+
+Both give the same numbers, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from robo_rlft.envs.mujoco.episodes import Episodes, all_finite
+from robo_rlft.envs.mujoco.table import Groups
+from robo_rlft.envs.mujoco.task import State
+
+
+@dataclass
+class Chunk:
+    """What H control steps give, before any reset. An environment that ends stays as it is from there on.
+
+    Attributes:
+        reward: [N, H], 0 after the end.
+        terminated: the task's own end came within the chunk.
+        truncated: the time limit or the NaN guard ended it.
+        length: control steps executed.
+        final: observations after the last executed step, [N, width].
+        trace: observations before the chunk and after every step, [N, H + 1, width], the last repeated.
+    """
+
+    reward: Float[np.ndarray, "env chunk"]
+    terminated: Bool[np.ndarray, " env"]
+    truncated: Bool[np.ndarray, " env"]
+    length: Int[np.ndarray, " env"]
+    final: Groups
+    trace: Groups | None
+
+
+def advance_chunk(episodes: Episodes, actions: Float[np.ndarray, "env chunk action"], trace: bool) -> Chunk:
+    """H control steps of every environment; resets nothing."""
+    if episodes.task.control is None and episodes.simulation.rolls:
+        return _rolled(episodes, actions, trace)
+    return _stepped(episodes, actions, trace)
+
+
+def _stepped(episodes: Episodes, actions: np.ndarray, trace: bool) -> Chunk:
+    """One control step after the other, only in environments that have not ended."""
+    num, steps = actions.shape[:2]
+    alive = np.ones(num, bool)
+    reward = np.zeros((num, steps))
+    terminated, truncated, length = np.zeros(num, bool), np.zeros(num, bool), np.zeros(num, np.int64)
+    seen = [episodes.obs]
+    for h in range(steps):
+        if not alive.any():
+            break
+        every = bool(alive.all())
+        step = episodes.advance(actions[:, h], None if every else np.flatnonzero(alive))
+        episodes.obs = step.obs if every else _where(alive, step.obs, episodes.obs)
+        reward[:, h] = step.reward if every else np.where(alive, step.reward, 0.0)
+        terminated |= step.terminated & alive
+        truncated |= step.truncated & alive
+        length += alive
+        alive = alive & ~(step.terminated | step.truncated)
+        seen.append(episodes.obs)
+    seen += [episodes.obs] * (steps + 1 - len(seen))
+    history = {name: np.stack([obs[name] for obs in seen], axis=1) for name in episodes.obs} if trace else None
+    return Chunk(reward, terminated, truncated, length, episodes.obs, history)
+
+
+def _rolled(episodes: Episodes, actions: np.ndarray, trace: bool) -> Chunk:
+    """All steps in compiled code; the terms are then evaluated on the recorded states at once."""
+    num, steps, width = actions.shape
+    simulation, table, rows = episodes.simulation, episodes.table, num * steps
+    everyone = np.arange(num)
+    before = simulation.save(everyone)
+    previous = {name: simulation.data[name].copy() for name in episodes.task.previous}
+    records = simulation.roll(actions)
+    if not len(records.suspect):
+        state = _flattened(episodes, previous, records.fields, steps)
+        obs = table.observe(state, rows)
+        reward = table.reward(state, actions.reshape(rows, width), rows)
+        if all_finite(reward, obs):
+            return _until_the_end(episodes, state, obs, reward.reshape(num, steps), trace)
+    # MuJoCo or a term met a number it cannot use, perhaps after an episode's end: step by step it is told which.
+    simulation.load(before, everyone)
+    return _stepped(episodes, actions, trace)
+
+
+def _flattened(
+    episodes: Episodes, previous: Mapping[str, np.ndarray], ends: Mapping[str, np.ndarray], steps: int
+) -> State:
+    """Recorded fields [N, H, ...] as a state of N * H rows, with what the recording leaves out repeated."""
+    data = {
+        name: _rows(ends[name]) if name in ends else np.repeat(values, steps, axis=0)
+        for name, values in episodes.simulation.data.items()
+    }
+    earlier = {
+        name: _rows(np.concatenate((first[:, None], ends[name][:, :-1]), axis=1)) for name, first in previous.items()
+    }
+    variables = {name: np.repeat(values, steps, axis=0) for name, values in episodes.variables.items()}
+    return State(data, earlier, variables)
+
+
+def _until_the_end(episodes: Episodes, state: State, obs: Groups, reward: np.ndarray, trace: bool) -> Chunk:
+    """Cut every environment's steps at its first end."""
+    num, steps = reward.shape
+    terminated = episodes.table.terminated(state, num * steps).reshape(num, steps)
+    truncated = episodes.elapsed[:, None] + np.arange(1, steps + 1) >= episodes.max_steps
+    ended = terminated | truncated
+    length = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, steps)
+    executed = np.arange(steps) < length[:, None]
+    episodes.elapsed += length
+    if episodes.task.success is not None:
+        success = episodes.table.success(state, num * steps).reshape(num, steps)
+        episodes.success |= (success & executed).any(axis=1)
+    last = np.arange(num) * steps + length - 1
+    final = {name: values[last] for name, values in obs.items()}
+    history = _history(episodes.obs, obs, length, steps) if trace else None
+    episodes.obs = final
+    return Chunk(
+        np.where(executed, reward, 0.0),
+        terminated.reshape(-1)[last],
+        truncated.reshape(-1)[last],
+        length,
+        final,
+        history,
+    )
+
+
+def _history(start: Groups, obs: Groups, length: np.ndarray, steps: int) -> Groups:
+    """[N, H + 1, width]: the observation before, then those after each step, the last executed one repeated."""
+    num = len(length)
+    taken = np.minimum(np.arange(steps), length[:, None] - 1) + np.arange(num)[:, None] * steps
+    return {name: np.concatenate((start[name][:, None], values[taken]), axis=1) for name, values in obs.items()}
+
+
+def _rows(values: np.ndarray) -> np.ndarray:
+    return values.reshape(values.shape[0] * values.shape[1], *values.shape[2:])
+
+
+def _where(mask: np.ndarray, new: Groups, old: Groups) -> Groups:
+    return {name: np.where(mask[:, None], values, old[name]) for name, values in new.items()}

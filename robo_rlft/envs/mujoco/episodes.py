@@ -1,0 +1,253 @@
+"""N episodes of one task in numpy: physics, the task's variables, step counters, success and random generators.
+
+`engine` gives it the interface of `BatchEnv`, `chunk` steps it many control steps at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from robo_rlft.envs.mujoco import generators
+from robo_rlft.envs.mujoco.simulation import Ids, Simulation
+from robo_rlft.envs.mujoco.table import Groups, Table
+from robo_rlft.envs.mujoco.task import MujocoTask, Params, State
+from robo_rlft.errors import ConfigError, SpecError, unknown_name
+
+
+class Transition(NamedTuple):
+    """What one control step of every environment gives, before any reset."""
+
+    obs: Groups
+    reward: Float[np.ndarray, " env"]
+    terminated: Bool[np.ndarray, " env"]
+    truncated: Bool[np.ndarray, " env"]
+
+
+class Episodes:
+    """The environments' episodes. `begin` must be called once before anything else.
+
+    Args:
+        task: the task's table.
+        params: all of its parameters.
+        num: environments, N.
+        seed: environment i gets seed + i; None draws from the operating system.
+        threads: of the simulation; 0 takes all CPUs.
+        dtype: of observations and rewards.
+        max_steps: control steps before truncation.
+        capture_nan: folder for the states that broke, or None.
+
+    Attributes:
+        obs: the observation groups of the present states.
+        success: the task was done in the present episode, [N].
+        elapsed: control steps made in the present episode, [N].
+        nan_resets: episodes ended because they broke.
+    """
+
+    def __init__(
+        self,
+        task: MujocoTask,
+        params: Params,
+        num: int,
+        *,
+        seed: int | None,
+        threads: int,
+        dtype: np.dtype[Any],
+        max_steps: int,
+        capture_nan: Path | None,
+    ) -> None:
+        self.task, self.params, self.num, self.max_steps = task, params, num, max_steps
+        fields = tuple(dict.fromkeys((*task.fields, *task.previous)))
+        self.simulation = Simulation(task.model(params), num, threads, fields, task.frame_skip, task.fresh)
+        self.table = Table(task, params, dtype)
+        self.generators = generators.spawn(seed, num)
+        self.variables: dict[str, np.ndarray] = {}
+        self.elapsed = np.zeros(num, np.int64)
+        self.success = np.zeros(num, bool)
+        self.obs: Groups = {}
+        self.nan_resets = 0
+        self._capture_nan = capture_nan
+        self._never_succeeds = task.success is None
+
+    def begin(self) -> None:
+        """Start every episode and check the task's terms on it."""
+        self.restart(np.arange(self.num))
+        self.table.check(self.now(), np.zeros((self.num, len(self.task.action_names))), self.num)
+        self.obs = self.observe()
+
+    def advance(self, action: Float[np.ndarray, "env action"], ids: Ids | None = None) -> Transition:
+        """One control step of all environments, or of `ids` while the others keep still and their rows mean nothing."""
+        previous = {name: self.simulation.data[name].copy() for name in self.task.previous}
+        before = self.simulation.state.copy() if self._capture_nan else None
+        self._command(action, ids)
+        broken = self.simulation.step(ids)
+        self.elapsed[slice(None) if ids is None else ids] += 1
+        state = State(self.simulation.data, previous, self.variables)
+        step = Transition(
+            self.table.observe(state, self.num),
+            self.table.reward(state, action, self.num),
+            self.table.terminated(state, self.num),
+            self.elapsed >= self.max_steps,
+        )
+        success = self.success if self._never_succeeds else self.table.success(state, self.num)
+        if broken is not None or not all_finite(step.reward, step.obs):
+            bad = self._bad_rows(step, broken, ids)
+            step = self._without(bad, step)
+            success = success & ~bad
+            self._report(bad, before, action)
+        if not self._never_succeeds:
+            self.success |= success if ids is None else success & _mask(ids, self.num)
+        return step
+
+    def begin_again(self, final: Groups, ended: Bool[np.ndarray, " env"]) -> Groups:
+        """Start new episodes where `ended`; returns the observations to act on next."""
+        ids = np.flatnonzero(ended)
+        if not len(ids):
+            self.obs = final
+            return final
+        self.restart(ids)
+        fresh = self.observe(ids)
+        obs = {name: values.copy() for name, values in final.items()}
+        for name, rows in fresh.items():
+            obs[name][ids] = rows
+        self.obs = obs
+        return obs
+
+    def restart(self, ids: Ids) -> None:
+        """Draw a start for each of `ids` from its own generator."""
+        if not len(ids):
+            return
+        draws = [self.task.reset(self.generators[i], self.simulation.model, self.params) for i in ids]
+        rows = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
+        fields = {name: values for name, values in rows.items() if self.simulation.is_state(name)}
+        self.simulation.restart(ids, fields)
+        for name in rows.keys() - fields.keys():
+            self._variable(name, rows[name])[ids] = rows[name]
+        self.elapsed[ids], self.success[ids] = 0, False
+
+    def now(self, ids: Ids | None = None) -> State:
+        """The present state of all environments or of some."""
+        data, variables = self.simulation.data, self.variables
+        if ids is not None:
+            data = {name: values[ids] for name, values in data.items()}
+            variables = {name: values[ids] for name, values in variables.items()}
+        return State(data, data, variables)
+
+    def observe(self, ids: Ids | None = None) -> Groups:
+        """Observation groups of the present states."""
+        return self.table.observe(self.now(ids), self.num if ids is None else len(ids))
+
+    def save(self, ids: Ids) -> dict[str, np.ndarray]:
+        """Everything that decides the future of `ids`, one row each."""
+        rows = self.simulation.save(ids)
+        rows |= {f"variable/{name}": values[ids] for name, values in self.variables.items()}
+        rows |= {"elapsed": self.elapsed[ids], "success": self.success[ids]}
+        return rows | {"generator": generators.pack([self.generators[i] for i in ids])}
+
+    def load(self, rows: Mapping[str, np.ndarray], ids: Ids) -> None:
+        """Put saved rows into environments `ids`."""
+        self._check_rows(rows, ids)
+        self.simulation.load(rows, ids)
+        for name, values in self.variables.items():
+            values[ids] = rows[f"variable/{name}"]
+        self.elapsed[ids], self.success[ids] = rows["elapsed"], rows["success"]
+        generators.unpack(rows["generator"], self.generators, ids)
+        self.obs = self.observe()
+
+    def _command(self, action: np.ndarray, ids: Ids | None) -> None:
+        if self.task.control is None:
+            self._write("ctrl", action, ids)
+            return
+        for name, values in self.task.control(np, self.now(), action, self.params).items():
+            self._write(name, values, ids)
+
+    def _write(self, name: str, values: np.ndarray, ids: Ids | None) -> None:
+        target = self.variables[name] if name in self.variables else self.simulation.batch.bind(name)
+        if ids is None:
+            target[...] = values
+        else:
+            target[ids] = values[ids]
+
+    def _variable(self, name: str, like: np.ndarray) -> np.ndarray:
+        if name not in self.variables:
+            self.variables[name] = np.zeros((self.num, *like.shape[1:]), like.dtype)
+        return self.variables[name]
+
+    def _bad_rows(self, step: Transition, broken: Ids | None, ids: Ids | None) -> np.ndarray:
+        bad = ~np.isfinite(step.reward)
+        for values in step.obs.values():
+            bad |= ~np.isfinite(values).all(axis=1)
+        if broken is not None:
+            bad[broken] = True
+        return bad if ids is None else bad & _mask(ids, self.num)
+
+    def _without(self, bad: np.ndarray, step: Transition) -> Transition:
+        """The same step, where broken environments end with their last good observation and no reward."""
+        return Transition(
+            {name: np.where(bad[:, None], self.obs[name], values) for name, values in step.obs.items()},
+            np.where(bad, 0.0, step.reward),
+            step.terminated & ~bad,
+            step.truncated | bad,
+        )
+
+    def _report(self, bad: np.ndarray, before: np.ndarray | None, action: np.ndarray) -> None:
+        ids = np.flatnonzero(bad)
+        if before is not None and self._capture_nan is not None:
+            self._capture_nan.mkdir(parents=True, exist_ok=True)
+            path = self._capture_nan / f"{self.task.id}-{self.nan_resets}.npz"
+            np.savez(path, ids=ids, physics=before[ids], action=action[ids], elapsed=self.elapsed[ids])
+        self.nan_resets += len(ids)
+
+    def _check_rows(self, rows: Mapping[str, np.ndarray], ids: Ids) -> None:
+        expected = self.save(ids[:1])
+        for name, like in expected.items():
+            if name.startswith("model/") and name not in rows:
+                continue
+            found = np.shape(rows[name]) if name in rows else "nothing"
+            if found != (wanted := (len(ids), *like.shape[1:])):
+                raise SpecError(
+                    f"the saved state has {found} for '{name}' where {self.task.id} needs {wanted}: "
+                    "give one row per environment, saved from the same task"
+                )
+
+
+def merged_params(task: MujocoTask, params: Mapping[str, Any]) -> Params:
+    """The task's defaults overridden by name."""
+    for name, value in params.items():
+        if name not in task.params:
+            raise ConfigError(unknown_name(f"parameter of {task.id}", name, task.params))
+        _check_param(task, name, value)
+    return {**task.params, **params}
+
+
+def _check_param(task: MujocoTask, name: str, value: Any) -> None:
+    default = task.params[name]
+    if isinstance(default, bool | str) and type(value) is not type(default):
+        raise ConfigError(f"parameter {name} of {task.id} is {value!r}: expected a {type(default).__name__}")
+    if isinstance(default, int | float) and not isinstance(value, int | float | np.number):
+        raise ConfigError(f"parameter {name} of {task.id} is {value!r}: expected a number, such as {default}")
+    if isinstance(default, tuple | list) and (not isinstance(value, Sequence) or len(value) != len(default)):
+        raise ConfigError(f"parameter {name} of {task.id} is {value!r}: expected {len(default)} values")
+
+
+def all_finite(reward: np.ndarray, obs: Groups) -> bool:
+    """Whether every entry is finite; rarely also False where they are huge."""
+    # A sum of squares is finite only where every entry is: one pass without a temporary array. As it may overflow on
+    # its own, the caller looks at the entries before it ends an episode.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(reward @ reward)
+        for values in obs.values():
+            flat = values.reshape(-1)
+            total += float(flat @ flat)
+    return math.isfinite(total)
+
+
+def _mask(ids: Ids, num: int) -> np.ndarray:
+    mask = np.zeros(num, bool)
+    mask[ids] = True
+    return mask
