@@ -92,32 +92,44 @@ def thin(x: Values, y: Values, points: int = POINTS) -> tuple[Values, Values]:
 
 
 def running_mean(y: Values, width: int) -> Values:
-    """Centred mean over `width` (odd) values; at the ends over those there are."""
+    """Centred mean over `width` (odd) values; near the ends over those of them that there are."""
     total = np.concatenate([[0.0], np.cumsum(y)])
     index = np.arange(len(y))
-    reach = np.minimum(np.minimum(index, len(y) - 1 - index), width // 2)
-    return (total[index + reach + 1] - total[index - reach]) / (2 * reach + 1)
+    first, last = np.maximum(index - width // 2, 0), np.minimum(index + width // 2, len(y) - 1)
+    return (total[last + 1] - total[first]) / (last + 1 - first)
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round values (1, 2 or 5 times a power of ten) that cover [low, high], about `count` of them."""
+def ticks(low: float, high: float, intervals: int = 3) -> list[float]:
+    """Round values (1, 2 or 5 times a power of ten) within [low, high], the widest steps that fit `intervals` times."""
     if not high > low:
         return [low]
-    raw = (high - low) / max(count - 1, 1)
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
+    widest = (high - low) / intervals * (1 + 1e-9)
+    power = 10.0 ** math.floor(math.log10(widest))
+    step = max(m * power for m in (1, 2, 5) if m * power <= widest)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(i * step, 12) + 0.0 for i in range(first, last + 1)]
 
 
-def short(value: float) -> str:
-    """A number of at most five characters: `2.5M`, `40k`, `0.03`, `1e-05`."""
-    size = abs(value)
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten within [low, high], with their double and fivefold where that is at most six values."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    fine = [m * 10.0**d for d in decades for m in (1, 2, 5) if low <= m * 10.0**d <= high]
+    coarse = [10.0**d for d in decades if low <= 10.0**d <= high]
+    return fine if len(fine) <= 6 else coarse[:: max(1, len(coarse) // 5)]
+
+
+def short(value: float, largest: float | None = None) -> str:
+    """A number in few characters: `2.5M`, `40k`, `0.03`, `1e-05`.
+
+    Args:
+        value: the number.
+        largest: decides the unit, so that the numbers of one axis share it; by default the number itself.
+    """
+    size = abs(value if largest is None else largest)
     for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if size >= scale * (1 if unit != "k" else 10):
-            return f"{value / scale:.3g}{unit}"
-    return f"{value:.0f}" if size >= 1000 else f"{value:.3g}"
+        if size >= (1e4 if unit == "k" else scale):
+            return f"{value / scale:.3g}{unit}" if value else "0"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 @dataclass(frozen=True)
@@ -139,33 +151,34 @@ class _Frame:
         return (1 - (value - self.y0) / ((self.y1 - self.y0) or 1.0)) * _SIZE
 
     def show(self, y: float) -> str:
-        return f"{100 * y:.3g} %" if self.percent else short(y)
+        return f"{100 * y:.3g} %" if self.percent else short(y, None if self.log else max(abs(self.y0), abs(self.y1)))
 
     @property
     def y_ticks(self) -> list[float]:
-        if not self.log:
-            return ticks(self.y0, self.y1)
-        decades = range(math.ceil(self.y0), math.floor(self.y1) + 1)
-        step = max(1, math.ceil(len(decades) / 5))
-        return [10.0**d for d in decades[::step]]
+        return log_ticks(10.0**self.y0, 10.0**self.y1) if self.log else ticks(self.y0, self.y1)
 
 
 def _frame(chart: Chart, lines: Sequence[Series]) -> _Frame:
     x = np.concatenate([s.x for s in lines])
     y = np.concatenate([v for s in lines for v in (s.y, s.low, s.high) if v is not None])
     y = y[np.isfinite(y)]
-    log = chart.log and bool((y > 0).all()) and y.max() / y.min() > 30
-    low, high = (0.0, 1.0) if chart.percent else _padded(np.log10(y) if log else y)
-    if log:
-        low, high = math.floor(low), math.ceil(high)
-    return _Frame(float(x.min()), float(x.max()), low, high, log, chart.percent)
+    log = chart.log and bool((y > 0).all()) and y.max() / y.min() > 8
+    low, high = (0.0, 1.0) if chart.percent else _padded(np.log10(y)) if log else _floored(y)
+    # An axis that nearly begins at zero begins at zero.
+    first = 0.0 if 0 <= x.min() < 0.2 * x.max() else float(x.min())
+    return _Frame(first, float(x.max()), low, high, log, chart.percent)
 
 
 def _padded(y: Values) -> tuple[float, float]:
     low, high = float(y.min()), float(y.max())
     margin = 0.06 * (high - low) or abs(high) * 0.1 or 1.0
-    # Quantities that cannot be negative keep their zero as the floor.
-    return (max(low - margin, 0.0) if low >= 0 else low - margin), high + margin
+    return low - margin, high + margin
+
+
+def _floored(y: Values) -> tuple[float, float]:
+    """As `_padded`; a quantity that is never negative keeps zero as its floor, and shows it where it comes near."""
+    low, high = _padded(y)
+    return (low if y.min() < 0 else 0.0 if y.min() < 0.35 * y.max() else max(low, 0.0)), high
 
 
 def _figure(chart: Chart, lines: Sequence[Series], frame: _Frame) -> str:
@@ -192,7 +205,7 @@ def _labels(frame: _Frame) -> str:
         f'<span class="ty" style="top:{_percent(frame.py(np.array(t)))}">{frame.show(t)}</span>' for t in frame.y_ticks
     ]
     for t in ticks(frame.x0, frame.x1):
-        parts.append(f'<span class="tx" style="left:{_percent(frame.px(np.array(t)))}">{short(t)}</span>')
+        parts.append(f'<span class="tx" style="left:{_percent(frame.px(np.array(t)))}">{short(t, frame.x1)}</span>')
     return "".join(parts)
 
 

@@ -58,7 +58,6 @@ SMALL: Mapping[str, _Figure] = {
     "rollout/return": _Figure("Return per episode"),
     "rollout/length": _Figure("Episode length (control steps)"),
     "ppo/kl": _Figure("KL from the policy of the rollout"),
-    "ppo/clipped": _Figure("Clipped ratios", percent=True),
     "ppo/explained_variance": _Figure("Explained variance of the critic"),
     "bc/loss": _Figure("Imitation loss", log=True, extra=("bc/validation",)),
     "time/simulation": _Figure("Seconds per iteration", extra=("time/inference", "time/update")),
@@ -72,7 +71,7 @@ def charts_of(runs: Sequence[RunCurves]) -> Curves:
     tuned = [run for run in shown if run.verb != "pretrain"]
     small, more = _others(shown, tuned)
     return Curves(
-        by_step=[_main(tuned, _by_step(tuned, run), wall=False) for run in tuned[:1]],
+        by_step=[_main(tuned, _by_step(run), wall=False) for run in tuned[:1]],
         by_wall=[_main(tuned, _unit_of(tuned)[1], wall=True) for _ in tuned[:1]],
         small=small,
         more=more,
@@ -110,15 +109,15 @@ def _others(shown: Sequence[RunCurves], tuned: Sequence[RunCurves]) -> tuple[lis
 
 def _chart(runs: Sequence[RunCurves], name: str, figure: _Figure) -> Chart:
     having = [run for run in runs if name in run.columns]
-    series = [
-        _series(run, key, len(having) > 1) for run in having for key in (name, *figure.extra) if key in run.columns
-    ]
-    return Chart(figure.title, _by_step(having, having[0]), series, percent=figure.percent, log=figure.log)
+    keys = (name, *figure.extra)
+    series = [_series(run, key, len(having), len(keys)) for run in having for key in keys if key in run.columns]
+    return Chart(figure.title, _by_step(having[0]), series, percent=figure.percent, log=figure.log)
 
 
-def _series(run: RunCurves, key: str, several: bool) -> Series:
+def _series(run: RunCurves, key: str, runs: int, keys: int) -> Series:
     part = key.split("/")[-1]
-    return Series(f"{run.name} {part}" if several else part, run.columns["step"], run.columns[key], smooth=True)
+    name = part if runs == 1 else run.name if keys == 1 else f"{run.name} {part}"
+    return Series(name, run.columns["step"], run.columns[key], smooth=True)
 
 
 def _changes(runs: Sequence[RunCurves], name: str) -> bool:
@@ -129,7 +128,7 @@ def _finite(values: Values) -> Values:
     return values[np.isfinite(values)]
 
 
-def _by_step(_: Sequence[RunCurves], run: RunCurves) -> str:
+def _by_step(run: RunCurves) -> str:
     return "updates" if run.verb == "pretrain" else "environment steps"
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import numpy as np
+
 from robo_rlft.errors import RunError
 from robo_rlft.training import report_html as html
 from robo_rlft.training.curves import Curves, RunCurves, charts_of
@@ -26,6 +28,7 @@ from robo_rlft.training.metrics import read
 from robo_rlft.training.progress import console, duration
 from robo_rlft.training.report_html import Record
 from robo_rlft.training.run import read_config
+from robo_rlft.training.statistics import Interval
 
 REPORT = "report.html"
 IN_TRAINING = "training-"
@@ -74,7 +77,7 @@ def report_for(path: Path | str, *, title: str = "", notes: Sequence[str] = ()) 
     configs = {_name(f, folder): read_config(f) for f in runs}
     versions = {f: _versions(f) for f in runs}
     tracks = [_curves(f, folder, versions[f], records[f]) for f in runs if (f / METRICS).is_file()]
-    rows = _results([record | {"folder": str(f)} for f, found in records.items() for record in found])
+    rows = _labelled(_results([record | {"folder": f} for f, found in records.items() for record in found]), folder)
     return write_report(
         folder,
         title=title or _title(rows, versions.values(), folder),
@@ -154,16 +157,25 @@ def focus_of(records: Sequence[Record]) -> Record | None:
 def verdict(records: Sequence[Record]) -> str:
     """The change from the first evaluation to the result as a sentence; empty where there is nothing to compare."""
     focus = focus_of(records)
-    if focus is None or focus is records[0]:
+    if focus is None or focus["name"] == records[0]["name"]:
         return ""
-    (before, share), (after, also_share) = html.headline(records[0]), html.headline(focus)
-    if share != also_share:
+    before, after = (_headlines(records, record["name"]) for record in (records[0], focus))
+    share = html.headline(focus)[1]
+    if html.headline(records[0])[1] != share:
         return ""
-    what = "Success" if share else "The mean return"
-    verb = "rose" if after.mean > before.mean else "fell" if after.mean < before.mean else "stayed"
-    change = f"{what} {verb} from {html.figure(before.mean, share)} to {html.figure(after.mean, share)}"
-    between = "do not overlap" if before.disjoint(after) else "overlap, so that chance may explain it"
-    return f"{change} ({html.label(records[0])} to {html.label(focus)}); the 95 % intervals {between}."
+    first, last = (float(np.mean([interval.mean for interval in group])) for group in (before, after))
+    verb = "rose" if last > first else "fell" if last < first else "stayed"
+    what = ("Success" if share else "The mean return") + (f" over {len(after)} runs" if len(after) > 1 else "")
+    change = f"{what} {verb} from {html.figure(first, share)} to {html.figure(last, share)}"
+    if len(before) == len(after) == 1:
+        apart = "do not overlap" if before[0].disjoint(after[0]) else "overlap, so that chance may explain it"
+        return f"{change} ({html.label(records[0])} to {html.label(focus)}); the 95 % intervals {apart}."
+    worst, best = (html.figure(limit([i.mean for i in after]), share) for limit in (min, max))
+    return f"{change}; single runs ended between {worst} and {best}."
+
+
+def _headlines(records: Sequence[Record], name: str) -> list[Interval]:
+    return [html.headline(record)[0] for record in records if record["name"] == name]
 
 
 def _not_a_run(folder: Path) -> str:
@@ -197,13 +209,24 @@ def _results(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(own, key=_rank) if own else records[-1:]
 
 
+def _labelled(records: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Where two runs have an evaluation of one name, the run's name tells them apart."""
+    names = [record["name"] for record in records]
+    return [
+        record | {"label": f"{record['name']} {_name(record['folder'], folder)}"}
+        if names.count(record["name"]) > 1
+        else record
+        for record in records
+    ]
+
+
 def _rank(record: Record) -> float:
     name = record["name"]
     return ORDER.index(name) if name in ORDER else ORDER.index("final") - 0.5
 
 
 def _videos(record: Record) -> list[Path]:
-    files = [Path(record["folder"]) / name for name in record.get("videos", ())]
+    files = [record["folder"] / name for name in record.get("videos", ())]
     return [file for file in files if file.is_file()]
 
 

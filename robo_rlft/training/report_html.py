@@ -37,19 +37,20 @@ def cards(records: Sequence[Record], focus: Record | None) -> str:
 
 
 def films(columns: Sequence[tuple[Record, Sequence[Path]]]) -> str:
-    """Videos side by side: one column per evaluation, one row per episode.
+    """Videos: one card per episode, with what every policy made of it side by side.
 
     Args:
         columns: evaluations in order, each with its video files; video i shows episode i.
     """
     columns = [(record, files) for record, files in columns if files]
-    cells, left_out = _film_cells(columns)
-    if not cells:
+    episodes, left_out = _within_budget(columns)
+    if not episodes:
         return ""
     hint = f'<p class="hint">{left_out} more in the videos folder.</p>' if left_out else ""
+    shown = "".join(_films_of(episode, films) for episode, films in episodes.items())
     title = "Before and after" if len(columns) > 1 else "Episodes"
-    grid = f'<div class="films" style="--columns:{max(len(columns), 2)}">{"".join(cells)}</div>'
-    return section(title, grid + hint)
+    kind = "pairs" if len(columns) > 1 else "singles"
+    return section(title, f'<div class="films {kind}">{shown}</div>{hint}')
 
 
 def curves(charts: Curves) -> str:
@@ -119,7 +120,8 @@ def folded(title: str, body: str) -> str:
 
 def label(record: Record) -> str:
     """How an evaluation is called on the page."""
-    return str(record["name"]).replace("_", " ")
+    words = str(record.get("label") or record["name"]).replace("_", " ").split(" ")
+    return " ".join("BC" if word == "bc" else word for word in words)
 
 
 def headline(record: Record) -> tuple[Interval, bool]:
@@ -166,25 +168,29 @@ def _card(record: Record, scale: _Scale, focus: bool) -> str:
     )
 
 
-def _film_cells(columns: Sequence[tuple[Record, Sequence[Path]]]) -> tuple[list[str], int]:
+def _within_budget(
+    columns: Sequence[tuple[Record, Sequence[Path]]],
+) -> tuple[dict[int, list[tuple[Record, Path]]], int]:
+    """Videos by episode as far as the page may grow, and how many stay out."""
     longest = max((len(files) for _, files in columns), default=0)
-    places = [(record, files, i) for i in range(longest) for record, files in columns if i < len(files)]
-    cells, used, left_out = [], 0, 0
-    for record, files, i in places:
-        size = files[i].stat().st_size
-        if used + size > EMBEDDED_BYTES:
-            left_out += 1
-            continue
-        used += size
-        cells.append(_film(record, files[i], i))
-    return cells, left_out
+    places = [(i, record, files[i]) for i in range(longest) for record, files in columns if i < len(files)]
+    total = np.cumsum([file.stat().st_size for _, _, file in places])
+    episodes: dict[int, list[tuple[Record, Path]]] = {}
+    kept = places[: int(np.searchsorted(total, EMBEDDED_BYTES, side="right"))]
+    for i, record, file in kept:
+        episodes.setdefault(i, []).append((record, file))
+    return episodes, len(places) - len(kept)
+
+
+def _films_of(episode: int, shown: Sequence[tuple[Record, Path]]) -> str:
+    return f'<div class="card">{"".join(_film(record, file, episode) for record, file in shown)}</div>'
 
 
 def _film(record: Record, file: Path, episode: int) -> str:
     name = escape(label(record))
     return (
-        f'<figure class="card"><video src="{data_uri(file)}" autoplay muted loop playsinline controls '
-        f'aria-label="{name}"></video><figcaption class="label">{name}{_outcome(record, episode)}</figcaption></figure>'
+        f'<figure><video src="{data_uri(file)}" autoplay muted loop playsinline controls aria-label="{name}"></video>'
+        f'<figcaption class="label">{name}{_outcome(record, episode)}</figcaption></figure>'
     )
 
 
@@ -192,11 +198,11 @@ def _outcome(record: Record, episode: int) -> str:
     if episode >= len(record["per_seed"]):
         return ""
     row = record["per_seed"][episode]
-    detail = f"<span>seed {row['seed']}, {row['length']} steps, return {row['return']:.4g}</span>"
+    detail = f"seed {row['seed']}, {row['length']} steps"
     if not record["success"]:
-        return detail
+        return f"<span>{detail}, return {row['return']:.4g}</span>"
     mark = "yes" if row["success"] else "no"
-    return f': <b class="mark {mark}">{"succeeds" if row["success"] else "fails"}</b>{detail}'
+    return f': <b class="mark {mark}">{"succeeds" if row["success"] else "fails"}</b><span>{detail}</span>'
 
 
 def _both_axes(charts: Curves) -> Iterator[str]:
@@ -226,7 +232,7 @@ def _cell(row: Mapping[str, Any], i: int, share: bool, low: float, high: float) 
     if share:
         outcome = "success" if row["success"] else "failure"
         kind = "yes" if row["success"] else "no"
-        return f'<rect class="{kind}" x="{i + 0.08}" width=".84" height="1"><title>{title}, {outcome}</title></rect>'
+        return f'<rect class="{kind}" x="{i}" width="1" height="1"><title>{title}, {outcome}</title></rect>'
     level = (row["return"] - low) / ((high - low) or 1.0)
     return (
         f'<rect class="base" x="{i}" width="1" height="1"/>'

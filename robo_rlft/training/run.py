@@ -40,6 +40,7 @@ MAY_CHANGE = (
     "run.wandb",
     "run.max_steps",
     "run.wall_seconds",
+    "run.stop_return",
     "evaluate",
     "ppo.iterations",
     "bc.steps",
