@@ -6,18 +6,16 @@ import ast
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from robo_rlft.errors import ConfigError, unknown_name
 from robo_rlft.training.configure import recipes
 from robo_rlft.training.requirements import extras
 from robo_rlft.training.rules import CHOICES
 from robo_rlft.training.settings import settings
+from robo_rlft.training.tables import default_console, literal, make_table
 
 METHODS = {"bc": "pretrain", "ppo": "finetune"}
 """Module of `robo_rlft.learning` and the verb that runs it."""
@@ -47,7 +45,7 @@ def show(part: str = "", config_dir: Path | None = None, console: Console | None
     }
     if part and part not in tables:
         raise ConfigError(unknown_name("part", part, tables))
-    console = console or _console()
+    console = console or default_console()
     for name in [part] if part else [n for n in tables if n != "settings"]:
         console.print(tables[name]())
 
@@ -56,26 +54,26 @@ def environments() -> Table:
     """Environments by id, ours and those of installed projects."""
     from robo_rlft.envs import entries
 
-    table = _table("environments (env.id=NAME)", "name", "", "needs")
+    table = make_table("name", "", "needs", title="environments (env.id=NAME)")
     for entry in entries():
-        table.add_row(entry.id, _plain(entry.description), _need(entry.extra, entry.installed))
+        table.add_row(entry.id, literal(entry.description), _need(entry.extra, entry.installed))
     return table
 
 
 def policies() -> Table:
     """Networks and chains, with the first sentence of their modules."""
-    table = _table("policies", "setting", "")
+    table = make_table("setting", "", title="policies")
     for key, folder in MODULES.items():
         for name in CHOICES[key]:
-            table.add_row(f"{key}={name}", _plain(headline(f"{folder}/{name}.py")))
+            table.add_row(f"{key}={name}", literal(headline(f"{folder}/{name}.py")))
     return table
 
 
 def methods() -> Table:
     """Learning methods, with the verb that runs each."""
-    table = _table("methods", "name", "", "verb")
+    table = make_table("name", "", "verb", title="methods")
     for name, verb in METHODS.items():
-        table.add_row(name, _plain(headline(f"learning/{name}.py")), verb)
+        table.add_row(name, literal(headline(f"learning/{name}.py")), verb)
     return table
 
 
@@ -85,16 +83,16 @@ def list_recipes(config_dir: Path | None = None) -> Table:
     from robo_rlft.training.configure import compose
 
     known = {entry.id: entry for entry in entries()}
-    table = _table("recipes (recipe=NAME)", "name", "", "needs")
+    table = make_table("name", "", "needs", title="recipes (recipe=NAME)")
     for name, text in recipes(config_dir).items():
         entry = known.get(compose([f"recipe={name}"], config_dir=config_dir).env.id)
-        table.add_row(name, _plain(text), _need(entry.extra, entry.installed) if entry else "[red]unknown env.id[/]")
+        table.add_row(name, literal(text), _need(entry.extra, entry.installed) if entry else "[red]unknown env.id[/]")
     return table
 
 
 def list_extras() -> Table:
     """Optional extras, what they install and whether it is there."""
-    table = _table("extras (pip install 'robo-rlft[NAME]')", "name", "packages", "installed")
+    table = make_table("name", "packages", "installed", title="extras (pip install 'robo-rlft[NAME]')")
     for name, packages in extras().items():
         missing = [p.name for p in packages if not p.fits]
         state = f"[yellow]no: {', '.join(missing)}[/]" if missing else "[green]yes[/]"
@@ -104,9 +102,9 @@ def list_extras() -> Table:
 
 def list_settings() -> Table:
     """Every setting with its default and its explanation."""
-    table = _table("settings (key=value)", "key", "default", "")
+    table = make_table("key", "default", "", title="settings (key=value)")
     for setting in settings().values():
-        table.add_row(setting.key, _plain(setting.default), _plain(setting.doc))
+        table.add_row(setting.key, literal(setting.default), literal(setting.doc))
     return table
 
 
@@ -131,21 +129,3 @@ def _need(extra: str, installed: bool) -> str:
     if not extra:
         return "[green]installed[/]"
     return f"\\[{extra}] " + ("[green]installed[/]" if installed else "[yellow]not installed[/]")
-
-
-def _plain(value: Any) -> Text:
-    """Text as it stands: square brackets are no markup."""
-    return Text(str(value))
-
-
-def _console() -> Console:
-    """As wide as the terminal; wide enough for whole lines where the output is read by a program."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, no_wrap=i == 0, style="bold" if i == 0 else "")
-    return table
