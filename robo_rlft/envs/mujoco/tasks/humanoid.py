@@ -125,4 +125,5 @@ TASK = MujocoTask(
 
 def _centre_x(xp: Any, mass: Array, positions: Array) -> Array:
     """x of the centre of mass, [N], from masses [N, body] and bodies' centres [N, body, 3]."""
-    return (mass * positions[:, :, 0]).sum(-1) / mass.sum(-1)
+    # As Gymnasium's own einsum: the order of this sum decides the last bit.
+    return xp.einsum("nb,nbj->nj", mass, positions)[:, 0] / mass.sum(-1)
