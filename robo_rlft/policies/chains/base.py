@@ -129,7 +129,8 @@ class Chain(nn.Module, ABC):
             step = self.transition(network, cond, x, self._time(x, k))
             x = step.mean + step.std * self._cut(noise[k + 1]) if random else step.mean
             latents.append(x)
-        scored = torch.full((self.steps + 1, len(x)), random, dtype=torch.bool, device=x.device)
+        # x.shape[0] and not len(x): the exporter keeps the former dynamic.
+        scored = torch.full((self.steps + 1, x.shape[0]), random, dtype=torch.bool, device=x.device)
         scored[0] = random and self.starts_from_noise
         return Path(torch.stack(latents), scored, x.clamp(-1, 1))
 
@@ -164,7 +165,7 @@ class Chain(nn.Module, ABC):
             entropies.append(step.entropy().expand(-1, *self.event).view(shape))
         return PathScore(torch.cat(log_probs), torch.cat(entropies))
 
-    def set_progress(self, fraction: float, hold: float, final: float) -> None:  # noqa: B027
+    def set_progress(self, fraction: float, hold: float, final: float) -> None:
         """Tell the chain how far the fine-tuning is (0..1), for schedules of its noise. Most chains have none.
 
         Args:
