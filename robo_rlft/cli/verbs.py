@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robo_rlft.cli.verb import Arguments, Flag, Positional, Verb
 from robo_rlft.errors import ConfigError
@@ -14,30 +14,45 @@ if TYPE_CHECKING:
 
 RUN = "runs/reinflow/arm_peg_insert/finetune-seed0"
 RECIPE = "recipe=reinflow/arm_peg_insert"
+JSON = Flag("--json", "also write what was measured, as JSON", "PATH")
 
 
-def _config(arguments: Arguments) -> Config | None:
-    """The composed settings, or None after `--show-config` printed them."""
+def _config(arguments: Arguments, base: Path | None = None) -> Config | None:
+    """The composed settings, or None after `--show-config` printed them.
+
+    Args:
+        arguments: the command line.
+        base: a run, or something in one, whose settings replace the defaults.
+    """
     from robo_rlft.training import configure
+    from robo_rlft.training.paths import run_folder
 
-    run = arguments.positionals.get("RUN")
+    settings = run_folder(base) / "config.yaml" if base else None
     config = configure.compose(
-        arguments.overrides, verb=arguments.verb, config_dir=arguments.config_dir, base=_settings_of(run)
+        arguments.overrides,
+        verb=arguments.verb,
+        config_dir=arguments.config_dir,
+        base=settings if settings and settings.is_file() else None,
     )
-    if run:
-        config.run.checkpoint = run
     if "--show-config" not in arguments.flags:
         return config
     print(configure.to_yaml(config), end="")
     return None
 
 
-def _settings_of(run: str | None) -> Path | None:
-    """The config.yaml of a run, also for one of its checkpoints (`RUN/checkpoints/...`)."""
-    if run is None:
-        return None
-    folders = (Path(run), *Path(run).parents[:2])
-    return next((f / "config.yaml" for f in folders if (f / "config.yaml").is_file()), None)
+def _config_of_run(arguments: Arguments) -> Config | None:
+    """The settings of the run that is named by RUN or by `run.checkpoint`, with the command line's on top."""
+    named = [word.removeprefix("run.checkpoint=") for word in arguments.overrides if word.startswith("run.checkpoint=")]
+    run = arguments.positionals.get("RUN") or next(iter(named), None)
+    config = _config(arguments, Path(run) if run else None)
+    if config is not None and run:
+        config.run.checkpoint = run
+    return config
+
+
+def _json_path(arguments: Arguments) -> Path | None:
+    path = arguments.flags.get("--json")
+    return Path(path) if path else None
 
 
 def _collect(arguments: Arguments) -> None:
@@ -62,14 +77,14 @@ def _finetune(arguments: Arguments) -> None:
 
 
 def _evaluate(arguments: Arguments) -> None:
-    if (config := _config(arguments)) is not None:
+    if (config := _config_of_run(arguments)) is not None:
         from robo_rlft.training.evaluate import evaluate
 
         evaluate(config)
 
 
 def _export(arguments: Arguments) -> None:
-    if (config := _config(arguments)) is not None:
+    if (config := _config_of_run(arguments)) is not None:
         from robo_rlft.export.bundle import export
 
         export(config)
@@ -77,9 +92,10 @@ def _export(arguments: Arguments) -> None:
 
 def _run(arguments: Arguments) -> None:
     if (config := _config(arguments)) is not None:
-        from robo_rlft.export.run import run
+        from robo_rlft.export.run import for_bundle, run
 
-        run(Path(arguments.positionals["BUNDLE"]), config)
+        bundle = Path(arguments.positionals["BUNDLE"])
+        run(bundle, for_bundle(config, bundle), json_path=_json_path(arguments))
 
 
 def _view(arguments: Arguments) -> None:
@@ -92,9 +108,8 @@ def _bench(arguments: Arguments) -> None:
     if (config := _config(arguments)) is not None:
         import importlib
 
-        what, path = arguments.positionals["CASE"], arguments.flags.get("--json")
-        module = importlib.import_module(f"robo_rlft.training.bench.{what}")
-        module.run(config, json_path=Path(path) if path else None)
+        module = importlib.import_module(f"robo_rlft.training.bench.{arguments.positionals['CASE']}")
+        module.run(config, json_path=_json_path(arguments))
 
 
 def _doctor(arguments: Arguments) -> int:
@@ -116,11 +131,23 @@ def _list(arguments: Arguments) -> None:
 
 
 def _convert(arguments: Arguments) -> None:
+    """Its `key=value` words are the conversion's own options, not settings of a run."""
     from robo_rlft.data.convert import convert
 
-    if arguments.overrides:
-        raise ConfigError(f"robo-rlft convert reads no settings: leave out {arguments.overrides[0]}")
-    convert(Path(arguments.positionals["SRC"]), Path(arguments.positionals["DST"]))
+    options = dict(map(_option, arguments.overrides))
+    print(convert(Path(arguments.positionals["SRC"]), Path(arguments.positionals["DST"]), **options))
+
+
+def _option(word: str) -> tuple[str, Any]:
+    import yaml
+
+    key, _, value = word.partition("=")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"cannot read the value of {word!r}: expected YAML, e.g. policy_keys=[state,gripper]"
+        ) from error
 
 
 def _demo(arguments: Arguments) -> None:
@@ -197,9 +224,13 @@ _TABLE = (
         "write a policy as a controller bundle (ONNX, controller.yaml, golden pairs)",
         "A bundle holds all a robot needs: the network with its sampling loop unrolled, normalisation, joint names and "
         "limits, rates, and inputs with their right outputs, checked before anything moves.",
-        ((f"robo-rlft export {RUN}", "writes the bundle into the run folder"),),
+        (
+            (f"robo-rlft export {RUN}", "writes the bundle into the run folder"),
+            (f"robo-rlft export {RUN} export.checkpoint=best export.dir=my_bundle", "another checkpoint and place"),
+        ),
         _export,
         positionals=(Positional("RUN", "run folder or checkpoint; else run.checkpoint", required=False),),
+        settings=("export",),
     ),
     Verb(
         "run",
@@ -209,6 +240,7 @@ _TABLE = (
         ((f"robo-rlft run {RUN}/bundle", "200 episodes on the evaluation's seeds"),),
         _run,
         positionals=(Positional("BUNDLE", "folder written by robo-rlft export"),),
+        flags=(JSON,),
         settings=("evaluate",),
     ),
     Verb(
@@ -232,7 +264,7 @@ _TABLE = (
         ),
         _bench,
         positionals=(Positional("CASE", "envs, data or update", choices=("envs", "data", "update")),),
-        flags=(Flag("--json", "also write one row per case", "PATH"),),
+        flags=(JSON,),
     ),
     Verb(
         "doctor",
@@ -267,10 +299,14 @@ _TABLE = (
         "convert",
         "convert a data set of another project (diffusion_policy zarr, LeRobot v3)",
         "Recognises the format of SRC, streams it into a new data set at DST and reports what was assumed. SRC is "
-        "never changed.",
+        "never changed. key=value words are options of the conversion (format, rate_hz, overwrite ...).",
         (
             ("robo-rlft convert pusht.zarr data/pusht.zarr", "a diffusion_policy replay buffer"),
             ("robo-rlft convert my_lerobot_folder my_demos.zarr", "a LeRobot v3 folder"),
+            (
+                "robo-rlft convert old.zarr my_demos.zarr format=diffusion_policy rate_hz=10",
+                "say what the data does not",
+            ),
         ),
         _convert,
         positionals=(Positional("SRC", "what to read"), Positional("DST", "data set to write; must not exist")),
