@@ -22,7 +22,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "policy.action_normaliser": ("minmax", "bounds"),
     "bc.time_sampling": ("uniform", "beta", "logit_normal"),
     "ppo.aggregation": ("mean", "sum"),
-    "export.checkpoint": ("last", "best"),
 }
 """Settings that name one of a few things."""
 
