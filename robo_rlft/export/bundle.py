@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import shutil
 import uuid
@@ -96,7 +97,7 @@ def write_bundle(policy: Policy, target: Path | str, *, source: Mapping[str, Any
         Controller(temporary)
         _publish(temporary, folder, files, overwrite)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _clean(folder)
     return folder
 
 
@@ -154,13 +155,27 @@ def _publish(temporary: Path, target: Path, files: Mapping[str, bytes], overwrit
     with writing(target):
         if _occupied(target):
             _refuse_unless(overwrite, target)
-            aside = temporary.with_name(f"{temporary.name}-old")
-            target.rename(aside)
-            temporary.rename(target)
-            shutil.rmtree(aside, ignore_errors=True)
+            _exchange(temporary, target)
         else:
             temporary.rename(target)
         sync_folder(target.parent)
+
+
+def _exchange(temporary: Path, target: Path) -> None:
+    """Put the new folder in the place of the old one, which comes back if that fails."""
+    aside = temporary.with_name(f"{temporary.name}-old")
+    target.rename(aside)
+    try:
+        temporary.rename(target)
+    except BaseException:
+        aside.rename(target)
+        raise
+
+
+def _clean(target: Path) -> None:
+    """Remove temporary folders of this bundle, also those an earlier kill left behind."""
+    for folder in target.parent.glob(f"{TEMPORARY}{glob.escape(target.name)}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _same(target: Path, files: Mapping[str, bytes]) -> bool:
