@@ -15,7 +15,7 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -103,9 +103,11 @@ def make(
     entry = _entry(env_id)
     if not entry.installed:
         raise MissingExtraError(entry.package, entry.extra, f"environment {env_id}")
-    found: Any = entry.load()
+    found = entry.load()
     if callable(found):
-        return found(num_envs, seed=seed, device=device, threads=threads, dtype=dtype, **params)
+        return cast("Callable[..., BatchEnv]", found)(
+            num_envs, seed=seed, device=device, threads=threads, dtype=dtype, **params
+        )
     return _make_mujoco(entry, found, num_envs, seed=seed, device=device, threads=threads, dtype=dtype, **params)
 
 
