@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import random
 import re
 import shutil
@@ -136,7 +137,7 @@ class CheckpointStore:
     @property
     def names(self) -> list[str]:
         """Names of the checkpoints there are."""
-        return sorted(p.stem for p in self.path.glob("*.json"))
+        return sorted(p.stem for p in self.path.glob("*.json") if not p.name.startswith(TEMPORARY))
 
     def _pointer(self, name: Name) -> Path:
         return self.path / f"{name}.json"
@@ -166,9 +167,11 @@ class CheckpointStore:
     def _clean(self, name: Name) -> None:
         """Remove what a kill left behind and the folders the pointer no longer names."""
         current = self.folder(name) if self._pointer(name).is_file() else None
-        stale = [*self.path.glob(f"{TEMPORARY}{name}-*"), *(p for p in self._folders(name) if p != current)]
-        for folder in stale:
-            shutil.rmtree(folder, ignore_errors=True)
+        for stale in [*self.path.glob(f"{TEMPORARY}*"), *(p for p in self._folders(name) if p != current)]:
+            if stale.is_dir():
+                shutil.rmtree(stale, ignore_errors=True)
+            else:
+                stale.unlink()
 
 
 def load_for(path: Path | str, name: Name = "last") -> Checkpoint:
@@ -203,7 +206,8 @@ def load_folder(folder: Path) -> Checkpoint:
     """
     header = _read_meta(folder)
     weights_data, state_data = (_checked(folder / f, header["sha256"][f]) for f in (_WEIGHTS, _STATE))
-    return Checkpoint(folder, _unpack_weights(weights_data, header["parts"]), _unpack_state(state_data), header["meta"])
+    weights = _unpack_weights(weights_data, header["parts"])
+    return Checkpoint(folder, weights, _unpack_state(state_data, folder / _STATE), header["meta"])
 
 
 def describe(
@@ -317,8 +321,11 @@ def _pack_state(state: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _unpack_state(data: bytes) -> dict[str, Any]:
-    return _decode(torch.load(BytesIO(data), map_location="cpu", weights_only=True))
+def _unpack_state(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        return _decode(torch.load(BytesIO(data), map_location="cpu", weights_only=True))
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path} wants to run code when it is read: do not use this checkpoint") from error
 
 
 _ARRAY = "__numpy__"

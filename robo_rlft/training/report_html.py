@@ -17,6 +17,8 @@ from robo_rlft.training.video import data_uri
 
 Record = Mapping[str, Any]
 """One evaluation: `name, env_id, episodes, success, return, per_seed, wall_seconds, videos`; intervals are dicts."""
+PER_CENT = "\u202f%"
+"""With a narrow space at which no line breaks."""
 EMBEDDED_BYTES = 24_000_000
 """Videos beyond this many bytes stay out of the page, so that a phone can open it."""
 
@@ -29,11 +31,11 @@ def header(title: str, facts: Sequence[str], verdict: str) -> str:
 
 
 def cards(records: Sequence[Record], focus: Record | None) -> str:
-    """One headline number with its interval per evaluation."""
+    """One headline number with its interval per evaluation; those called like `focus` stand out."""
     if not records:
         return ""
     scale = _Scale(records)
-    return '<div class="cards">' + "".join(_card(r, scale, r is focus) for r in records) + "</div>"
+    return '<div class="cards">' + "".join(_card(r, scale, focus is not None and r["name"] == focus["name"]) for r in records) + "</div>"
 
 
 def films(columns: Sequence[tuple[Record, Sequence[Path]]]) -> str:
@@ -134,7 +136,7 @@ def headline(record: Record) -> tuple[Interval, bool]:
 def figure(value: float, share: bool) -> str:
     """A success rate in per cent, or a return."""
     if share:
-        return f"{100 * value:.1f} %"
+        return f"{100 * value:.1f}{PER_CENT}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -153,14 +155,14 @@ class _Scale:
 
 def _card(record: Record, scale: _Scale, focus: bool) -> str:
     value, share = headline(record)
-    number = figure(value.mean, share).replace(" %", " <small>%</small>")
+    number = figure(value.mean, share).replace(PER_CENT, " <small>%</small>")
     left, right = scale.at(value.low), scale.at(value.high)
     bar = (
         f'<div class="track"><i style="left:{left:.1f}%;width:{right - left:.1f}%"></i>'
         f'<b style="left:{scale.at(value.mean):.1f}%"></b></div>'
     )
     kind = "success" if share else "return"
-    limits = f"{figure(value.low, share).removesuffix(' %')} to {figure(value.high, share)}"
+    limits = f"{figure(value.low, share).removesuffix(PER_CENT)} to {figure(value.high, share)}"
     note = f"{kind}, 95 % interval {limits}, {record['episodes']} episodes"
     return (
         f'<div class="card{" last" if focus else ""}"><div class="name">{escape(label(record))}</div>'
@@ -259,7 +261,7 @@ def _with_interval(value: Mapping[str, float] | None, share: bool) -> str:
     if value is None:
         return ""
     low, high = figure(value["low"], share), figure(value["high"], share)
-    return f"{figure(value['mean'], share)} <small>[{low.removesuffix(' %')}, {high.removesuffix(' %')}]</small>"
+    return f"{figure(value['mean'], share)} <small>[{low.removesuffix(PER_CENT)}, {high.removesuffix(PER_CENT)}]</small>"
 
 
 def _yaml(value: Mapping[str, Any]) -> str:
