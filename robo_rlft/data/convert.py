@@ -123,7 +123,8 @@ def convert(source: str | Path, target: str | Path, format: str = "auto", **opti
     unfinished = goal.with_name(goal.name + ".converting")
     with DatasetWriter(unfinished, plan.robot, {**provenance, "assumptions": plan.notes}, overwrite=True) as writer:
         for recorded in foreign.episodes([*plan.numbers, *plan.images]):
-            writer.append(plan.episode(recorded))
+            if len(recorded.action) > plan.dropped:
+                writer.append(plan.episode(recorded))
     if goal.exists():
         shutil.rmtree(goal)
     os.replace(unfinished, goal)
@@ -131,8 +132,8 @@ def convert(source: str | Path, target: str | Path, format: str = "auto", **opti
         source=origin,
         target=goal,
         format=foreign.format,
-        num_episodes=len(foreign.lengths),
-        num_steps=sum(foreign.lengths) - plan.dropped * len(foreign.lengths),
+        num_episodes=len(plan.lengths),
+        num_steps=sum(plan.lengths),
         rate_hz=plan.robot.rate_hz,
         keys=plan.keys,
         assumptions=plan.notes,
@@ -160,6 +161,7 @@ class _Plan:
         self.numbers = _chosen("policy_keys", options.policy_keys, foreign.numbers)
         self.images = _chosen("image_keys", options.image_keys, foreign.images)
         self.dropped = int(options.last_observation == "drop")
+        self.lengths = [length - self.dropped for length in foreign.lengths if length > self.dropped]
         self.robot = self._spec(foreign)
         self.keys = {k: v for k, v in {POLICY_KEY: self.numbers}.items() if v}
         self.keys |= {_camera(key): [key] for key in self.images}
@@ -206,13 +208,15 @@ class _Plan:
             observation=observation,
             action=foreign.action,
             rate_hz=self._options.rate_hz or foreign.rate_hz or ASSUMED_RATE_HZ,
-            max_episode_steps=max(foreign.lengths),
+            max_episode_steps=max(self.lengths, default=0),
         )
 
     def _assumptions(self, foreign: Foreign) -> list[str]:
         options = self._options
         last = "the last action of each episode was dropped" if self.dropped else "the last observation was repeated"
         notes = [f"the source has as many observations as actions: {last}"]
+        if lost := len(foreign.lengths) - len(self.lengths):
+            notes.append(f"{lost} episodes of a single step had nothing left and were left out")
         if options.rate_hz is None and foreign.rate_hz is None:
             notes.append(f"the source stores no rate: {ASSUMED_RATE_HZ:g} Hz (give rate_hz to correct it)")
         if options.rate_hz and foreign.rate_hz and options.rate_hz != foreign.rate_hz:
