@@ -48,7 +48,8 @@ class PPOConfig:
         minibatch: rows (chunks) per gradient step.
         gamma: discount per CONTROL step. A published discount per chunk of H steps becomes its H-th root.
         gae_lambda: lambda of GAE, per chunk (.95).
-        aggregation: how log-probabilities over (K + 1, H, A) become one ratio: `mean` or `sum`. It decides what `clip` means.
+        aggregation: how log-probabilities over (K + 1, H, A) become one ratio: `mean` or `sum`. It decides what `clip`
+            means.
         clip: epsilon of the surrogate: .01 belongs to `mean` (ReinFlow), .2 to `sum`.
         log_ratio_bound: the aggregated log-probability is clamped to +- this before the ratio; 0 leaves it free.
         actor_lr: peak learning rate of the policy.
@@ -61,15 +62,17 @@ class PPOConfig:
         value_coef: weight of the value loss.
         value_clip: clip range of the value update; 0 switches it off.
         entropy_coef: weight of the entropy of the transitions, per dimension (ReinFlow: .03 on the Gym tasks).
-        bc_coef: weight of the behaviour-cloning regulariser: mean squared distance of the actions of the present and the
-            pre-trained policy from the same noise; 0 switches it off.
-        target_kl: the epochs of a round end when the mean KL estimate passes this; 0 switches it off.
+        bc_coef: weight of the behaviour-cloning regulariser: mean squared distance of the actions of the present and
+            the pre-trained policy from the same noise; 0 switches it off.
+        target_kl: the epochs of a round end before the step whose mean KL estimate passes this; 0 switches it off.
         grad_clip: largest gradient norm of actor and critic; 0 leaves it free.
         reward_scale: divide rewards by the running standard deviation of the discounted return.
         normalise_advantage: zero mean, unit variance over each round.
         std_hold: fraction of the iterations before the noise bound anneals (ReinFlow: .35).
-        std_final: where the annealed upper bound ends, as a fraction of [std_min, std_max] (ReinFlow: .7); 1 keeps it constant.
-        fold_rows: rows folded into one forward pass when K steps are evaluated at once; 0 folds all.
+        std_final: where the annealed upper bound ends, as a fraction of [std_min, std_max] (ReinFlow: .7); 1 keeps it
+            constant.
+        fold_rows: rows of one forward and backward pass: the K steps of fold_rows / K chunks. A minibatch is worked off
+            in such pieces, which stay in the processor's cache; the gradient is the same. 0 takes it in one.
     """
 
     iterations: int = 100

@@ -87,35 +87,30 @@ def update(
 ) -> Info:
     """One round of epochs over a rollout.
 
-    The epochs end early when the KL estimate of a minibatch passes `target_kl`.
+    The epochs end early, before the actor's step, when the KL estimate of a minibatch passes `target_kl`.
 
     Returns:
         means over the minibatches of the losses, the KL estimate, the clipped share and the largest |ratio - 1| of the
         very first minibatch (it must be about 0: the likelihood of the rollout is the likelihood of the update).
     """
-    sums: dict[str, float] = {}
-    count = 0
-    first = 0.0
+    figures: dict[str, list[float]] = {}
     for rows in _minibatches(len(batch), config, generator):
         part = batch[rows]
         info = _critic_step(learner, part, config)
         if train_actor:
             info |= _actor_step(learner, part, config, generator)
-            first = info["ratio_error"] if count == 0 else first
-        count += 1
         for key, value in info.items():
-            sums[key] = sums.get(key, 0.0) + value
-        if train_actor and 0 < config.target_kl < info["kl"]:
+            figures.setdefault(key, []).append(value)
+        if train_actor and _too_far(info["kl"], config):
             break
-    return {k: v / count for k, v in sums.items() if k != "ratio_error"} | {
-        "first_ratio_error": first,
-        "updates": count,
-    }
+    first = figures.pop("ratio_error", [0.0])[0]
+    means = {key: sum(values) / len(values) for key, values in figures.items()}
+    return means | {"first_ratio_error": first, "updates": len(figures["critic_loss"])}
 
 
 def actor_loss(policy: Policy, batch: PPOBatch, config: PPOConfig) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """The clipped surrogate minus the entropy bonus."""
-    score = policy.score(policy.encode(batch.obs), batch.path, config.fold_rows)
+    score = policy.score(policy.encode(batch.obs), batch.path)
     mask = event_mask(batch.path, batch.executed)
     log_ratio = _bound(aggregate(score.log_prob, mask, config.aggregation), config) - batch.log_prob
     ratio = log_ratio.exp()
@@ -163,12 +158,12 @@ def old_log_prob(
 ) -> Float[Tensor, " row"]:
     """Aggregated log-probability of a rollout before the update, in the shapes of the update.
 
-    Scoring in the update's own minibatch shapes makes the first ratio 1 to rounding, whatever kernels the matmuls use.
+    Scoring in the update's own shapes makes the first ratio 1 to rounding, whatever kernels the matmuls use.
     """
     parts = []
-    for rows in torch.arange(len(executed), device=executed.device).split(config.minibatch):
+    for rows in _pieces(len(executed), policy, config):
         part = path[rows]
-        score = policy.score(policy.encode({k: v[rows] for k, v in obs.items()}), part, config.fold_rows)
+        score = policy.score(policy.encode({k: v[rows] for k, v in obs.items()}), part)
         total = aggregate(score.log_prob, event_mask(part, executed[rows]), config.aggregation)
         parts.append(_bound(total, config))
     return torch.cat(parts)
@@ -207,27 +202,58 @@ def normalise(advantage: Tensor) -> Tensor:
 
 
 def _actor_step(learner: Learner, batch: PPOBatch, config: PPOConfig, generator: torch.Generator) -> Info:
-    loss, info = actor_loss(learner.policy, batch, config)
-    if learner.reference is not None and config.bc_coef > 0:
-        noise = learner.policy.draw_noise(len(batch), generator)
-        info["bc_distance"] = bc_regulariser(learner.policy, learner.reference, batch, noise)
-        loss = loss + config.bc_coef * info["bc_distance"]
-    norm = _descend(learner.actor_optimiser, loss, learner.policy, config.grad_clip)
-    return _floats(info) | {"actor_grad_norm": norm}
+    policy, regularise = learner.policy, learner.reference is not None and config.bc_coef > 0
+    noise = policy.draw_noise(len(batch), generator)[:1] if regularise else None
+    learner.actor_optimiser.zero_grad(set_to_none=True)
+    totals: dict[str, Tensor] = {}
+    for rows in _pieces(len(batch), policy, config):
+        part = batch[rows]
+        share = len(part) / len(batch)
+        loss, figures = actor_loss(policy, part, config)
+        if noise is not None and learner.reference is not None:
+            figures["bc_distance"] = bc_regulariser(policy, learner.reference, part, noise[:, rows])
+            loss = loss + config.bc_coef * figures["bc_distance"]
+        (share * loss).backward()
+        _gather(totals, figures, share)
+    info = _floats(totals)
+    if _too_far(info["kl"], config):
+        return info
+    return info | {"actor_grad_norm": _step(learner.actor_optimiser, policy, config.grad_clip)}
 
 
 def _critic_step(learner: Learner, batch: PPOBatch, config: PPOConfig) -> Info:
     loss, info = critic_loss(learner.critic, batch, config)
-    norm = _descend(learner.critic_optimiser, config.value_coef * loss, learner.critic, config.grad_clip)
+    learner.critic_optimiser.zero_grad(set_to_none=True)
+    (config.value_coef * loss).backward()
+    norm = _step(learner.critic_optimiser, learner.critic, config.grad_clip)
     return _floats(info) | {"critic_grad_norm": norm}
 
 
-def _descend(optimiser: Optimizer, loss: Tensor, module: nn.Module, grad_clip: float) -> float:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+def _step(optimiser: Optimizer, module: nn.Module, grad_clip: float) -> float:
     norm = clip_grad_norm_(module.parameters(), grad_clip if grad_clip > 0 else float("inf"))
     optimiser.step()
     return float(norm)
+
+
+def _too_far(kl: float, config: PPOConfig) -> bool:
+    return 0 < config.target_kl < kl
+
+
+def _pieces(rows: int, policy: Policy, config: PPOConfig) -> Iterator[slice]:
+    """A minibatch in pieces whose activations stay in the processor's cache through forward AND backward pass.
+
+    The gradient is the sum over the pieces, so their size changes speed and memory, never the result.
+    """
+    size = max(1, config.fold_rows // policy.chain.steps) if config.fold_rows > 0 else rows
+    return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
+
+
+def _gather(totals: dict[str, Tensor], info: dict[str, Tensor], share: float) -> None:
+    """Combine the figures of the pieces: means by their share of the rows, the ratio's error by its maximum."""
+    for key, value in info.items():
+        new = value.detach()
+        old = totals.get(key, torch.zeros_like(new))
+        totals[key] = torch.maximum(old, new) if key == "ratio_error" else old + share * new
 
 
 def _bound(log_prob: Tensor, config: PPOConfig) -> Tensor:

@@ -110,6 +110,7 @@ class Policy(nn.Module):
         return self.to_robot(path.action)
 
     def obs_affine(self, key: str) -> Affine:
+        """Normaliser of one observation key."""
         module = self.obs_norm[_slot(key)]
         assert isinstance(module, Affine)
         return module

@@ -14,7 +14,7 @@ from robo_rlft.policies.config import ChainConfig
 
 
 class Gaussian(Chain):
-    """x_0 = 0, x_1 ~ N(v(0, 0), diag(sigma^2)) with one learned sigma per action dimension, the same for every state."""
+    """x_0 = 0, x_1 ~ N(v(0, 0), diag(sigma^2)) with one learned sigma per entry of the chunk, not of the state."""
 
     starts_from_noise = False
 

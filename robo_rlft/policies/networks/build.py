@@ -32,8 +32,9 @@ def build_network(config: NetworkConfig, event: tuple[int, int], cond_width: int
         raise ConfigError(unknown_name("network", config.name, NETWORKS))
     if config.name == "transformer" and config.width % config.heads:
         raise ConfigError(f"policy.network.width {config.width} is no multiple of policy.network.heads {config.heads}")
-    if config.name == "unet1d" and event[0] < 2 ** (config.depth - 1):
+    shortest = 2 ** (config.depth - 1)
+    if config.name == "unet1d" and event[0] < shortest:
         raise ConfigError(
-            f"policy.chunk {event[0]} is too short for a U-Net of depth {config.depth}: at least {2 ** (config.depth - 1)}"
+            f"policy.chunk {event[0]} is too short for a U-Net of depth {config.depth}: at least {shortest}"
         )
     return NETWORKS[config.name](config, event, cond_width)

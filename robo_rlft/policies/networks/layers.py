@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,7 @@ def mlp(width_in: int, hidden: Sequence[int], width_out: int, *, last_scale: flo
     """Linear layers with SiLU between them; the last one's initial weights are multiplied by `last_scale`."""
     widths = [width_in, *hidden]
     layers: list[nn.Module] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), nn.SiLU()]
     last = nn.Linear(widths[-1], width_out)
     with torch.no_grad():

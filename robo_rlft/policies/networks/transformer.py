@@ -13,7 +13,7 @@ from robo_rlft.policies.networks.layers import TimeEmbedding
 
 
 class Block(nn.Module):
-    """Self-attention and an MLP, each modulated by the condition (scale, shift) and gated, the gates starting at zero."""
+    """Self-attention and an MLP, each modulated by the condition (scale, shift) and gated; gates start at zero."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
