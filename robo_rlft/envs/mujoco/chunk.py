@@ -80,7 +80,7 @@ def _rolled(episodes: Episodes, actions: np.ndarray, trace: bool) -> Chunk:
         state = _flattened(episodes, previous, records.fields, steps)
         obs = table.observe(state, rows)
         reward = table.reward(state, actions.reshape(rows, width), rows)
-        if all_finite(reward, obs):
+        if all_finite(reward, *obs.values()):
             return _until_the_end(episodes, state, obs, reward.reshape(num, steps), trace)
     # MuJoCo or a term met a number it cannot use, perhaps after an episode's end: step by step it is told which.
     simulation.load(before, everyone)

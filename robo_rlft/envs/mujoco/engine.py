@@ -22,7 +22,7 @@ from torch import Tensor
 from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record, space_of
 from robo_rlft.envs.mujoco import generators
 from robo_rlft.envs.mujoco.chunk import advance_chunk
-from robo_rlft.envs.mujoco.episodes import Episodes, merged_params
+from robo_rlft.envs.mujoco.episodes import Episodes, all_finite, merged_params
 from robo_rlft.envs.mujoco.render import Cameras
 from robo_rlft.envs.mujoco.simulation import Ids, Simulation
 from robo_rlft.envs.mujoco.table import Groups, observation_specs
@@ -129,7 +129,7 @@ class MujocoEnv(BatchEnv):
         info = {"final_obs": final, "_final_obs": self._tensor(ended), "success": self._tensor(success)}
         return (
             final if obs is step.obs else self._tensors(obs),
-            self._tensor(step.reward.astype(self._numpy_dtype)),
+            self._tensor(step.reward.astype(self._numpy_dtype, copy=False)),
             self._tensor(step.terminated),
             self._tensor(step.truncated),
             info,
@@ -210,8 +210,7 @@ class MujocoEnv(BatchEnv):
         if tuple(actions.shape) != shape:
             raise SpecError(f"{self.task.id} got actions of shape {tuple(actions.shape)}: expected {shape}")
         values = (actions if self._on_cpu else actions.cpu()).detach().numpy()
-        flat = values.reshape(-1)
-        if not np.isfinite(flat @ flat) and not np.isfinite(flat).all():
+        if not all_finite(values) and not np.isfinite(values).all():
             raise SpecError(self._not_finite(values))
         low, high = self._bounds_as(values.dtype)
         return np.minimum(np.maximum(values, low), high)

@@ -95,7 +95,7 @@ class Episodes:
             self.elapsed >= self.max_steps,
         )
         success = self.success if self._never_succeeds else self.table.success(state, self.num)
-        if broken is not None or not all_finite(step.reward, step.obs):
+        if broken is not None or not all_finite(step.reward, *step.obs.values()):
             bad = self._bad_rows(step, broken, ids)
             step = self._without(bad, step)
             success = success & ~bad
@@ -106,10 +106,10 @@ class Episodes:
 
     def begin_again(self, final: Groups, ended: Bool[np.ndarray, " env"]) -> Groups:
         """Start new episodes where `ended`; returns the observations to act on next."""
-        ids = np.flatnonzero(ended)
-        if not len(ids):
+        if not ended.any():
             self.obs = final
             return final
+        ids = np.flatnonzero(ended)
         self.restart(ids)
         fresh = self.observe(ids)
         obs = {name: values.copy() for name, values in final.items()}
@@ -167,7 +167,7 @@ class Episodes:
             self._write(name, values, ids)
 
     def _write(self, name: str, values: np.ndarray, ids: Ids | None) -> None:
-        target = self.variables[name] if name in self.variables else self.simulation.batch.bind(name)
+        target = self.variables[name] if name in self.variables else self.simulation.field(name)
         if ids is None:
             target[...] = values
         else:
@@ -235,16 +235,12 @@ def _check_param(task: MujocoTask, name: str, value: Any) -> None:
         raise ConfigError(f"parameter {name} of {task.id} is {value!r}: expected {len(default)} values")
 
 
-def all_finite(reward: np.ndarray, obs: Groups) -> bool:
-    """Whether every entry is finite; rarely also False where they are huge."""
+@np.errstate(over="ignore", invalid="ignore")
+def all_finite(*arrays: np.ndarray) -> bool:
+    """Whether every entry is finite; rarely False also where they are huge."""
     # A sum of squares is finite only where every entry is: one pass without a temporary array. As it may overflow on
-    # its own, the caller looks at the entries before it ends an episode.
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = float(reward @ reward)
-        for values in obs.values():
-            flat = values.reshape(-1)
-            total += float(flat @ flat)
-    return math.isfinite(total)
+    # its own, the caller looks at the entries before it acts.
+    return math.isfinite(sum(float(np.dot(flat, flat)) for flat in (values.reshape(-1) for values in arrays)))
 
 
 def _mask(ids: Ids, num: int) -> np.ndarray:

@@ -56,6 +56,7 @@ class Simulation:
         self.batch = Batch(model, num, threads, persistent=fresh)
         self.batch.reset(stage=_STAGE_NONE)
         self.state = self.batch.state
+        self._fields: dict[str, np.ndarray] = {}
         self._default_row = self.state[0].copy()
         self._stage = _STAGE_VELOCITY if fresh else _STAGE_NONE
         self._stepper: PostConstraintStepper | None = None
@@ -105,7 +106,7 @@ class Simulation:
         """
         self.state[ids] = self._default_row
         for name, rows in values.items():
-            self.batch.bind(name)[ids] = rows
+            self.field(name)[ids] = rows
         if self.outputs:
             self.batch.forward(ids)
         for name in self._post:
@@ -145,14 +146,20 @@ class Simulation:
 
     def is_state(self, name: str) -> bool:
         """Whether `name` is a field of the physics state (`qpos`, `mocap_pos` ...)."""
-        return name in DATA_FIELDS and self.batch.bind(name).flags.writeable
+        return name in DATA_FIELDS and self.field(name).flags.writeable
+
+    def field(self, name: str) -> np.ndarray:
+        """The live array of an MjData field, simulation first."""
+        if name not in self._fields:
+            self._fields[name] = self.batch.bind(name)
+        return self._fields[name]
 
     def _randomised(self) -> list[str]:
         return sorted(self.batch._expanded)
 
     def _bind(self, name: str) -> np.ndarray:
         if name in DATA_FIELDS:
-            return self.batch.bind(name)
+            return self.field(name)
         if name not in MODEL_FIELDS:
             raise ConfigError(unknown_name("MuJoCo field", name, DATA_FIELDS | MODEL_FIELDS))
         values = self.batch.expanded(name)

@@ -41,9 +41,9 @@ class Table:
     def reward(self, state: State, action: np.ndarray, rows: int) -> np.ndarray:
         """Weighted sum of the reward terms, [rows], float64."""
         total = _weighted(self._gains, state, action, self._params)
-        if self._costs:
-            total = total + _weighted(self._costs, state, action, self._params)
-        return np.broadcast_to(np.asarray(total, np.float64), (rows,))
+        costs = _weighted(self._costs, state, action, self._params)
+        total = total if costs is None else costs if total is None else total + costs
+        return np.zeros(rows) if total is None else np.asarray(total, np.float64)
 
     def reward_terms(self, state: State, action: np.ndarray) -> dict[str, np.ndarray]:
         """Each reward term with its weight, [rows]: what the sum consists of."""
@@ -98,11 +98,11 @@ def _slices(terms: tuple[Observation, ...]) -> dict[str, list[tuple[Any, int, in
 
 
 def _weighted(terms: tuple[Reward, ...], state: State, action: np.ndarray, params: Params) -> Any:
-    total: Any = 0.0
-    for position, term in enumerate(terms):
+    total: Any = None
+    for term in terms:
         value = term.fn(np, state, action, params)
         value = value if term.weight == 1.0 else term.weight * value
-        total = value if position == 0 else total + value
+        total = value if total is None else total + value
     return total
 
 

@@ -35,7 +35,9 @@ def replay_seconds(
     steps, envs, width = states.shape
     expected = mujoco.mj_stateSize(model, int(mujoco.mjtState.mjSTATE_INTEGRATION))
     if width != expected or states.dtype != np.float64 or not states.flags.c_contiguous:
-        raise ValueError(f"states must be contiguous float64 [step, env, {expected}], got {states.dtype} {states.shape}")
+        raise ValueError(
+            f"states must be contiguous float64 [step, env, {expected}], got {states.dtype} {states.shape}"
+        )
     seconds = _library().replay(model._address, states.ctypes.data, envs, steps, frame_skip, min(threads, envs))
     if seconds < 0:
         raise UserError(f"the limit could not be measured with {threads} threads: use at most 64, and free some memory")

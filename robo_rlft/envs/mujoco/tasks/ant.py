@@ -28,7 +28,7 @@ def contact_forces(xp: Any, state: State, params: Params) -> Array:
 def contact_cost(xp: Any, state: State, action: Array, params: Params) -> Array:
     """Cost: sum of the squared, clipped contact forces."""
     forces = xp.clip(state.data["cfrc_ext"], *params["contact_force_range"])
-    return xp.sum(xp.square(forces).reshape(forces.shape[0], -1), -1)
+    return xp.square(forces).reshape(forces.shape[0], -1).sum(-1)
 
 
 def healthy(xp: Any, state: State, params: Params) -> Array:

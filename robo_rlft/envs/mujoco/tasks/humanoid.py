@@ -47,13 +47,13 @@ def forward(xp: Any, state: State, action: Array, params: Params) -> Array:
 
 def control_cost(xp: Any, state: State, action: Array, params: Params) -> Array:
     """Cost: sum of squared actuator commands."""
-    return xp.sum(xp.square(state.data["ctrl"]), -1)
+    return xp.square(state.data["ctrl"]).sum(-1)
 
 
 def contact_cost(xp: Any, state: State, action: Array, params: Params) -> Array:
     """Cost: weighted sum of squared contact forces, bounded by `contact_cost_range`."""
     forces = state.data["cfrc_ext"]
-    total = params["contact_cost_weight"] * xp.sum(xp.square(forces).reshape(forces.shape[0], -1), -1)
+    total = params["contact_cost_weight"] * xp.square(forces).reshape(forces.shape[0], -1).sum(-1)
     return xp.clip(total, *params["contact_cost_range"])
 
 

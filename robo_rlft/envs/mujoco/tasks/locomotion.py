@@ -69,7 +69,7 @@ def planar_speed(control_period_s: float) -> RewardFn:
 
 def effort(xp: Any, state: State, action: Array, params: Params) -> Array:
     """Cost: sum of squared actions."""
-    return xp.sum(xp.square(action), -1)
+    return xp.square(action).sum(-1)
 
 
 def alive(healthy: ConditionFn) -> RewardFn:

@@ -18,17 +18,19 @@ from robo_rlft.envs.mujoco.tasks.arm.control import (
     FIELDS,
     POSE_NAMES,
     POSE_UNITS,
+    RATE_UNITS,
     command_lead,
     constant,
-    end_effector_control,
+    moved_command,
     tool_pose,
+    tool_velocity,
 )
 from robo_rlft.envs.mujoco.tasks.arm.scene import arm_spec, start_map, touch
 from robo_rlft.errors import ConfigError
 
 PEG_SIDE = 0.024
 """Width of the square peg, m."""
-PEG_EDGE_RADIUS = 0.0015
+PEG_EDGE_RADIUS = 0.001
 """Rounding of the peg's edges and corners, m."""
 PEG_LENGTH = 0.10
 PEG_TIP = 0.175
@@ -42,7 +44,6 @@ CENTRE = (0.5, 0.0)
 START_POSE = (*CENTRE, 0.13, 0.0, 0.0, 0.0)
 START_RANGE = (0.03, 0.03, 0.02, 0.04, 0.04, 0.15)
 """Half widths of the start's uniform distribution: m and rad."""
-HOME = (0.0, 0.1, 0.0, -2.3, 0.0, 2.4, 0.7853981633974483)
 
 
 def model(params: Params) -> mujoco.MjModel:
@@ -54,6 +55,7 @@ def model(params: Params) -> mujoco.MjModel:
     _add_fixture(spec, PEG_SIDE / 2 + params["clearance"])
     for edge in range(4):
         for wall in range(4):
+            touch(spec, f"peg_corner{edge}", f"wall{wall}", params["friction"])
             touch(spec, f"peg_edge{edge}", f"wall{wall}", params["friction"])
     # Every moving body is compensated for its weight, so a world without gravity is the same and faster.
     spec.option.gravity = [0.0, 0.0, 0.0]
@@ -72,7 +74,7 @@ def reset(rng: np.random.Generator, model: mujoco.MjModel, params: Params) -> Ma
     home, per_pose = start_map(model, START_POSE)
     return {
         "qpos": home + per_pose @ offset,
-        "ctrl": home + per_pose @ offset,
+        "ctrl": START_POSE + offset,
         "mocap_pos": np.array([[hole[0], hole[1], 0.0]]),
         "mocap_quat": np.array([[np.cos(hole[2] / 2), 0.0, 0.0, np.sin(hole[2] / 2)]]),
         "command": START_POSE + offset,
@@ -82,18 +84,9 @@ def reset(rng: np.random.Generator, model: mujoco.MjModel, params: Params) -> Ma
 
 
 def control(xp: Any, state: State, action: Array, params: Params) -> Mapping[str, Array]:
-    """See `end_effector_control`."""
-    return end_effector_control(xp, state, action, params, HOME)
-
-
-def peg_pose(xp: Any, state: State, params: Params) -> Array:
-    """Pose of the peg's tip."""
-    return tool_pose(xp, state)
-
-
-def peg_velocity(xp: Any, state: State, params: Params) -> Array:
-    """Linear and angular velocity of the peg's tip in base axes."""
-    return state.data["sensordata"][:, :6]
+    """The pose command, which is also the servos' target."""
+    command = moved_command(xp, state, action, params)
+    return {"command": command, "ctrl": command}
 
 
 def hole_pose(xp: Any, state: State, params: Params) -> Array:
@@ -103,7 +96,7 @@ def hole_pose(xp: Any, state: State, params: Params) -> Array:
 
 def tip_in_hole(xp: Any, state: State) -> Array:
     """The peg's tip in the hole's frame, [N, 3]: lateral offsets and the height above the rim, m."""
-    hole, tip = state.variables["hole"], state.data["site_xpos"][:, 0]
+    hole, tip = state.variables["hole"], state.data["actuator_length"]
     dx, dy = tip[:, 0] - hole[:, 0], tip[:, 1] - hole[:, 1]
     cos, sin = xp.cos(hole[:, 2]), xp.sin(hole[:, 2])
     return xp.stack((cos * dx + sin * dy, cos * dy - sin * dx, tip[:, 2] - HOLE_DEPTH), -1)
@@ -128,12 +121,12 @@ TASK = MujocoTask(
     frame_skip=5,
     max_episode_steps=120,
     observations=(
-        Observation("peg_pose", peg_pose, tuple(f"peg_{n}" for n in POSE_NAMES), POSE_UNITS),
+        Observation("peg_pose", tool_pose, tuple(f"peg_{n}" for n in POSE_NAMES), POSE_UNITS),
         Observation(
             "peg_velocity",
-            peg_velocity,
+            tool_velocity,
             ("peg_vx", "peg_vy", "peg_vz", "peg_wx", "peg_wy", "peg_wz"),
-            ("m/s", "m/s", "m/s", "rad/s", "rad/s", "rad/s"),
+            RATE_UNITS,
         ),
         Observation("hole", hole_pose, ("hole_x", "hole_y", "hole_yaw"), ("m", "m", "rad")),
         Observation("lead", command_lead, tuple(f"lead_{n}" for n in POSE_NAMES), POSE_UNITS),
@@ -144,7 +137,7 @@ TASK = MujocoTask(
     reset=reset,
     control=control,
     action_names=tuple(f"d{n}" for n in POSE_NAMES),
-    fields=(*FIELDS, "sensordata"),
+    fields=FIELDS,
     fresh=True,
     params={
         "clearance": 0.001,
@@ -171,19 +164,13 @@ def _hold_peg(spec: mujoco.MjSpec) -> None:
     brass = {"rgba": [0.83, 0.55, 0.16, 1.0], "mass": 0.05}
     box = mujoco.mjtGeom.mjGEOM_BOX
     hand.add_geom(name="peg", type=box, pos=[0, 0, middle], size=[half, half, PEG_LENGTH / 2], **brass)
-    inset = half - PEG_EDGE_RADIUS
+    inset, round_ = half - PEG_EDGE_RADIUS, {"group": 3, "mass": 0.0, "size": [PEG_EDGE_RADIUS, 0, 0]}
     for edge, (x, y) in enumerate(((inset, inset), (-inset, inset), (-inset, -inset), (inset, -inset))):
-        hand.add_geom(
-            name=f"peg_edge{edge}",
-            type=mujoco.mjtGeom.mjGEOM_CAPSULE,
-            fromto=[x, y, PEG_TIP - HOLE_DEPTH - 0.01, x, y, PEG_TIP - PEG_EDGE_RADIUS],
-            size=[PEG_EDGE_RADIUS, 0, 0],
-            group=3,
-            mass=0.0,
-        )
+        top, low, tip = PEG_TIP - HOLE_DEPTH, PEG_TIP - 0.005, PEG_TIP - PEG_EDGE_RADIUS
+        hand.add_geom(name=f"peg_corner{edge}", type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=[x, y, tip], **round_)
+        ends = [x, y, top, x, y, low]
+        hand.add_geom(name=f"peg_edge{edge}", type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=ends, **round_)
     spec.site("tcp").pos = [0.0, 0.0, PEG_TIP]
-    for kind in (mujoco.mjtSensor.mjSENS_FRAMELINVEL, mujoco.mjtSensor.mjSENS_FRAMEANGVEL):
-        spec.add_sensor(type=kind, objtype=mujoco.mjtObj.mjOBJ_SITE, objname="tcp")
 
 
 def _add_fixture(spec: mujoco.MjSpec, inner: float) -> None:

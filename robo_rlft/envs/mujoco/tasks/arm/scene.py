@@ -1,7 +1,7 @@
-"""Models of the arm's tasks, assembled from `arm.xml`; and where the arm starts.
+"""Models of the arm's tasks, assembled from `arm.xml`; and the joint angles for a pose.
 
-Only the contacts that can happen are listed, as explicit pairs: the command's workspace keeps the links and the hand
-clear of the table, so no time goes into testing them.
+Only the contacts that can happen are listed, as explicit pairs: the command's workspace keeps the links clear of the
+table, so no time goes into testing them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import mujoco
 import numpy as np
 from jaxtyping import Float
 
-from robo_rlft.envs.mujoco.task import State
-from robo_rlft.envs.mujoco.tasks.arm.control import ARM_JOINTS, FIELDS, joint_targets, tool_pose
+from robo_rlft.envs.mujoco.tasks.arm.control import ARM_JOINTS
 
 ARM_XML = Path(__file__).with_name("arm.xml")
-READY = (0.0, 0.1, 0.0, -2.3, 0.0, 2.4, 0.7853981633974483)
-"""A posture with the gripper over the table, from which `solve_pose` starts, rad."""
+READY = (0.0, 0.1, 0.0, -2.3, 0.0, 2.4, np.pi / 4)
+"""A posture with the gripper over the table, rad; `solve_pose` stays as near to it as it can."""
 
 
 def arm_spec() -> mujoco.MjSpec:
@@ -27,14 +26,14 @@ def arm_spec() -> mujoco.MjSpec:
 
 
 def touch(spec: mujoco.MjSpec, first: str, second: str, friction: float, condim: int = 3) -> None:
-    """Let two geoms meet, stiffly enough that contact forces of the arm press them by less than 0.1 mm."""
+    """Let two geoms meet, stiffly enough that the arm's forces press them into each other by less than 0.1 mm."""
     spec.add_pair(
         geomname1=first,
         geomname2=second,
         condim=condim,
         friction=[friction, friction, 0.005, 1e-4, 1e-4],
         solref=[0.02, 1.0],
-        solimp=[0.98, 0.99, 0.0005, 0.5, 2.0],
+        solimp=[0.9, 0.95, 0.001, 0.5, 2.0],
     )
 
 
@@ -42,28 +41,42 @@ def touch(spec: mujoco.MjSpec, first: str, second: str, friction: float, condim:
 def start_map(
     model: mujoco.MjModel, pose: tuple[float, ...]
 ) -> tuple[Float[np.ndarray, " joint"], Float[np.ndarray, "joint pose"]]:
-    """Joint angles at a pose, and their change per unit change of the pose (to first order)."""
-    home = solve_pose(model, np.array(pose))
+    """Joint angles at a pose, and their change per unit change of the pose, to first order."""
     step = 1e-4
     columns = [
-        (solve_pose(model, pose + step * unit, home) - solve_pose(model, pose - step * unit, home)) / (2 * step)
+        (solve_pose(model, pose + step * unit) - solve_pose(model, pose - step * unit)) / (2 * step)
         for unit in np.eye(6)
     ]
-    return home, np.stack(columns, 1)
+    return solve_pose(model, np.array(pose)), np.stack(columns, 1)
 
 
 def solve_pose(
-    model: mujoco.MjModel, pose: Float[np.ndarray, " pose"], start: Float[np.ndarray, " joint"] | None = None
+    model: mujoco.MjModel, pose: Float[np.ndarray, " pose"], iterations: int = 60
 ) -> Float[np.ndarray, " joint"]:
-    """Joint angles that put the tool at a pose (x, y, z, roll, pitch, yaw), by iterating the controller's own step."""
-    data = mujoco.MjData(model)
-    data.qpos[:ARM_JOINTS] = READY if start is None else start
-    for _ in range(40):
-        mujoco.mj_kinematics(model, data)
-        mujoco.mj_comPos(model, data)
-        state = State({name: np.array(getattr(data, name))[None] for name in FIELDS}, {}, {})
-        home = tuple(data.qpos[:ARM_JOINTS]) if start is not None else READY
-        data.qpos[:ARM_JOINTS] = joint_targets(np, state, tool_pose(np, state), pose[None], home)[0]
+    """Joint angles that put the tool at a pose (x, y, z, rx, ry, rz).
+
+    Damped least squares with the null space drawn towards `READY` (Nakamura and Hanafusa 1986; Liegeois 1977):
+    q += z + J^T (J J^T + d^2 I)^-1 (e - J z).
+
+    Raises:
+        ValueError: the pose is out of reach.
+    """
+    data, damping, posture_gain = mujoco.MjData(model), 0.01, 0.3
+    data.qpos[:ARM_JOINTS] = READY
+    error = np.full(6, np.inf)
+    for _ in range(iterations):
+        mujoco.mj_fwdPosition(model, data)
+        jacobian = _tool_jacobian(model, data)
+        error = pose - data.actuator_length[:6]
+        posture = posture_gain * (np.array(READY) - data.qpos[:ARM_JOINTS])
+        normal = jacobian @ jacobian.T + damping**2 * np.eye(6)
+        data.qpos[:ARM_JOINTS] += posture + jacobian.T @ np.linalg.solve(normal, error - jacobian @ posture)
+    if np.abs(error).max() > 1e-4:
+        raise ValueError(f"the tool cannot reach {np.round(pose, 3).tolist()}")
     return data.qpos[:ARM_JOINTS].copy()
 
 
+def _tool_jacobian(model: mujoco.MjModel, data: mujoco.MjData) -> Float[np.ndarray, "pose joint"]:
+    jacobian = np.zeros((6, model.nv))
+    mujoco.mj_jacSite(model, data, jacobian[:3], jacobian[3:], model.site("tcp").id)
+    return jacobian[:, :ARM_JOINTS]

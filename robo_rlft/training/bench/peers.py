@@ -1,0 +1,74 @@
+"""Other batched simulators of the same tasks, each as a function from actions to one step of all environments."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium
+import numpy as np
+import psutil
+
+Step = Callable[[np.ndarray], object]
+
+ASYNC_LIMIT = 64
+"""AsyncVectorEnv starts one process per environment; with more than this many the machine is measured, not it."""
+SYNC_LIMIT = 256
+"""SyncVectorEnv's cost per environment does not fall beyond this."""
+
+
+def available(num_envs: int) -> list[str]:
+    """Names of the peers that are installed and can run this many environments."""
+    names = ["sync"] if num_envs <= SYNC_LIMIT else []
+    names += ["async"] if num_envs <= ASYNC_LIMIT else []
+    return names + (["envpool"] if importlib.util.find_spec("envpool") else [])
+
+
+@contextmanager
+def open_peer(name: str, env_id: str, num_envs: int, threads: int) -> Iterator[Step]:
+    """A running peer, reset, with its resets inside its steps; closed on leaving."""
+    env = _MAKERS[name](env_id, num_envs, threads)
+    env.reset(seed=0) if name != "envpool" else env.reset()
+    try:
+        yield env.step
+    finally:
+        env.close()
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and its children so far."""
+    here = psutil.Process()
+    times = [p.cpu_times() for p in (here, *here.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
+
+
+def _envpool(env_id: str, num_envs: int, threads: int) -> Any:
+    import envpool
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return envpool.make_gymnasium(f"{env_id}-v5", num_envs=num_envs, num_threads=min(threads, num_envs), seed=0)
+
+
+def _sync(env_id: str, num_envs: int, threads: int) -> gymnasium.vector.VectorEnv:
+    return gymnasium.vector.SyncVectorEnv([lambda: _single(env_id)] * num_envs)
+
+
+def _async(env_id: str, num_envs: int, threads: int) -> gymnasium.vector.VectorEnv:
+    return gymnasium.vector.AsyncVectorEnv([lambda: _single(env_id)] * num_envs)
+
+
+def _single(env_id: str) -> gymnasium.Env:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return gymnasium.make(f"{env_id}-v5", disable_env_checker=True)
+
+
+_MAKERS: dict[str, Callable[[str, int, int], Any]] = {
+    "envpool": _envpool,
+    "sync": _sync,
+    "async": _async,
+}
