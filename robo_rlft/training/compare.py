@@ -22,10 +22,10 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys: `{"a": {"b": 1}}` becomes `{"a.b": 1}`."""
+    """Nested mappings as dotted keys: `{"a": {"b": 1}, "c": {}}` becomes `{"a.b": 1}`."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
