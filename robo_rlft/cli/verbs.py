@@ -95,7 +95,8 @@ def _run(arguments: Arguments) -> None:
         from robo_rlft.export.run import for_bundle, run
 
         bundle = Path(arguments.positionals["BUNDLE"])
-        run(bundle, for_bundle(config, bundle), json_path=_json_path(arguments))
+        chosen = any(word.startswith(("env.id=", "recipe=")) for word in arguments.overrides)
+        run(bundle, for_bundle(config, bundle, chosen=chosen), json_path=_json_path(arguments))
 
 
 def _view(arguments: Arguments) -> None:
@@ -151,8 +152,10 @@ def _option(word: str) -> tuple[str, Any]:
 
 
 def _demo(arguments: Arguments) -> None:
-    if (config := _config(arguments)) is not None:
-        from robo_rlft.training.demo import demo
+    named = any(word.startswith("recipe=") for word in arguments.overrides)
+    overrides = arguments.overrides if named else (RECIPE, *arguments.overrides)
+    if (config := _config(replace(arguments, overrides=overrides))) is not None:
+        from robo_rlft.demo import demo
 
         demo(config)
 
