@@ -145,7 +145,7 @@ class CheckpointStore:
     def _write_folder(self, name: Name, files: Mapping[str, bytes]) -> Path:
         temporary = self.path / f"{TEMPORARY}{name}-{uuid.uuid4().hex[:8]}"
         final = self.path / f"{name}-{self._serial(name) + 1:08d}-{uuid.uuid4().hex[:4]}"
-        with writing(temporary):
+        with writing(self.path / name):
             try:
                 temporary.mkdir()
                 for file, data in files.items():
