@@ -54,6 +54,7 @@ def model(params: Params) -> mujoco.MjModel:
     _hold_peg(spec)
     _add_fixture(spec, PEG_SIDE / 2 + params["clearance"])
     for edge in range(4):
+        touch(spec, f"peg_corner{edge}", "table", params["friction"])
         for wall in range(4):
             touch(spec, f"peg_corner{edge}", f"wall{wall}", params["friction"])
             touch(spec, f"peg_edge{edge}", f"wall{wall}", params["friction"])
