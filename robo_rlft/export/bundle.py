@@ -7,6 +7,7 @@ import io
 import shutil
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def _contents(policy: Policy, source: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _manifest(policy: Policy, source: Mapping[str, Any], files: Mapping[str, str]) -> Manifest:
-    config, robot = policy.config, RobotSpec.from_dict(plain(policy.robot.to_dict()))
+    config, robot = policy.config, _robot(policy)
     return Manifest(
         robot=robot,
         stage=Stage(
@@ -135,6 +136,12 @@ def _manifest(policy: Policy, source: Mapping[str, Any], files: Mapping[str, str
         source=plain(source),
         files=files,
     )
+
+
+def _robot(policy: Policy) -> RobotSpec:
+    """The policy's robot with the observations it reads only: a robot need not offer those of the value function."""
+    robot = RobotSpec.from_dict(plain(policy.robot.to_dict()))
+    return replace(robot, observation={key: robot.observation[key] for key in policy.config.obs_keys})
 
 
 def _normaliser(affine: Affine, clip: float) -> Normaliser:

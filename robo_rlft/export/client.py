@@ -18,6 +18,8 @@ from robo_rlft.export.manifest import OBSERVATION_PREFIX, read_manifest
 from robo_rlft.export.runtime import as_float32
 from robo_rlft.export.wire import ClosedError, LateError, Message, receive, send
 
+MODULE = "robo_rlft.export.server"
+"""What the process runs."""
 START_S = 60.0
 """Longest wait for the process to load the bundle."""
 
@@ -45,7 +47,7 @@ class PolicyProcess:
         self.timeout_s = timeout_s
         self.inference_s = 0.0
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        command = [sys.executable, "-m", "robo_rlft.export.server", str(bundle), "--threads", str(threads)]
+        command = [sys.executable, "-m", MODULE, str(bundle), "--threads", str(threads)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
         )

@@ -20,6 +20,7 @@ from robo_rlft.export.client import PolicyProcess
 from robo_rlft.export.latency import Latency, Timings, measure
 from robo_rlft.export.manifest import Manifest, read_manifest
 from robo_rlft.noise import episode_noise
+from robo_rlft.spec import RobotSpec
 from robo_rlft.training.config import Config
 from robo_rlft.training.evaluate import Actor, describe_record, make_record, play
 from robo_rlft.training.files import atomic_write, make_folder
@@ -49,7 +50,7 @@ def run(
         BundleError: the bundle is incomplete, altered or of another format, or its process ended.
         SpecError: the environment is not the robot the bundle was made for.
     """
-    with _simulator(bundle, config) as env, PolicyProcess(bundle) as policy:
+    with PolicyProcess(bundle) as policy, _simulator(policy.manifest.robot, bundle, config) as env:
         _check_light(policy)
         timings = _single_row(env, policy, config.evaluate.seed, calls)
         start, batch = time.perf_counter(), []
@@ -66,19 +67,26 @@ def run(
     return record
 
 
-def for_bundle(config: Config, bundle: Path | str) -> Config:
-    """The configuration with the environment the bundle was made for; parameters that are set stay."""
+def for_bundle(config: Config, bundle: Path | str, *, chosen: bool = False) -> Config:
+    """The configuration with the environment the bundle was made for; parameters that are set stay.
+
+    Args:
+        config: the settings.
+        bundle: the bundle's folder.
+        chosen: the user named the environment (`env.id` or a recipe): then it stays, and `run` compares it.
+    """
+    if chosen:
+        return config
     robot = read_manifest(bundle).robot
     return replace(config, env=replace(config.env, id=robot.env_id, params={**robot.task, **config.env.params}))
 
 
 @contextmanager
-def _simulator(bundle: Path | str, config: Config) -> Iterator[BatchEnv]:
+def _simulator(robot: RobotSpec, bundle: Path | str, config: Config) -> Iterator[BatchEnv]:
     """The environment, if it is the robot of the bundle."""
-    manifest = read_manifest(bundle)
     env = make_env(config, min(config.evaluate.num_envs, config.evaluate.episodes))
     try:
-        manifest.robot.check(env.robot, f"bundle {bundle}", f"environment {config.env.id}")
+        robot.check(env.robot, f"bundle {bundle}", f"environment {config.env.id}")
         yield env
     finally:
         env.close()

@@ -132,7 +132,7 @@ def as_float32(name: str, value: np.ndarray) -> np.ndarray:
     """
     try:
         with np.errstate(over="ignore"):
-            return np.ascontiguousarray(value, np.float32)
+            return np.asarray(value, np.float32, order="C")
     except (TypeError, ValueError) as error:
         raise SpecError(f"'{name}' must hold numbers, got {np.asarray(value).dtype}") from error
 

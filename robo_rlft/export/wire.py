@@ -53,8 +53,11 @@ def send(descriptor: int, message: Message) -> None:
 
     Raises:
         ClosedError: nobody reads any more.
+        ValueError: an array holds something else than numbers.
     """
-    arrays = {name: np.ascontiguousarray(a) for name, a in message.arrays.items()}
+    arrays = {name: np.asarray(a, order="C") for name, a in message.arrays.items()}
+    for array in arrays.values():
+        _check_kind(array.dtype)
     header = {
         "kind": message.kind,
         "fields": message.fields,
@@ -92,10 +95,14 @@ def receive(descriptor: int, timeout_s: float | None = None) -> Message:
 
 
 def _array(descriptor: int, dtype: np.dtype[Any], shape: tuple[int, ...], timeout_s: float | None) -> np.ndarray:
-    if dtype.kind not in _KINDS or any(n < 0 for n in shape):
-        raise ValueError(f"an array of {dtype} {shape} cannot travel")
+    _check_kind(dtype)
     data = _read(descriptor, math.prod(shape) * dtype.itemsize, timeout_s)
     return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _check_kind(dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in _KINDS:
+        raise ValueError(f"an array of {dtype} cannot travel")
 
 
 def _write(descriptor: int, data: bytes) -> None:

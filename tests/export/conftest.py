@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from robo_rlft.export.bundle import write_bundle
+from robo_rlft.export.manifest import read_manifest, sha256, to_yaml
 from robo_rlft.policies import ChainConfig, NetworkConfig, Policy, PolicyConfig
 from robo_rlft.spec import ArraySpec, RobotSpec
 
@@ -32,7 +34,9 @@ STATISTICS = {
 def make_policy(network: str = "mlp", chain: str = "reinflow", steps: int = 2, obs_horizon: int = 2) -> Policy:
     """A small policy whose every weight matters: fresh networks start with zeros that would hide mistakes."""
     config = PolicyConfig(
-        network=NetworkConfig(name=network, hidden=[16, 16], width=16, depth=2, heads=2),
+        network=NetworkConfig(
+            name=network, hidden=[16, 16], width=16, depth=1 if network == "transformer" else 2, heads=2
+        ),
         chain=ChainConfig(name=chain, steps=steps, noise_hidden=[8]),
         obs_horizon=obs_horizon,
         chunk=4,
@@ -45,6 +49,14 @@ def make_policy(network: str = "mlp", chain: str = "reinflow", steps: int = 2, o
         for parameter in policy.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     return policy.eval()
+
+
+def reseal(bundle: Path, name: str, data: bytes) -> None:
+    """Replace a file and make the manifest agree with it, as somebody would who knows the format."""
+    manifest = read_manifest(bundle)
+    (bundle / name).write_bytes(data)
+    files = {**manifest.files, name: sha256(data)}
+    (bundle / "controller.yaml").write_bytes(to_yaml(replace(manifest, files=files)))
 
 
 @pytest.fixture(scope="session")
