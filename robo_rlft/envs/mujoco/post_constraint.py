@@ -69,8 +69,8 @@ class PostConstraintStepper:
 
     def _work(self, thread: int, queue: Iterator[int]) -> list[int]:
         data, sources, skip = self._data[thread], self._sources[thread], self._frame_skip
-        warnings = data.warning.number
-        before, broken = warnings.tolist(), []
+        warnings, none = data.warning.number, [0] * len(data.warning.number)
+        broken: list[int] = []
         for i in queue:
             model, row = self._models[i], self._rows[i]
             try:
@@ -83,8 +83,8 @@ class PostConstraintStepper:
                 continue
             for target, source in zip(self._targets[i], sources, strict=True):
                 target[...] = source
-            if (after := warnings.tolist()) != before:
-                if any(after[kind] > before[kind] for kind in UNSTABLE):
+            if warnings.tolist() != none:
+                if warnings[UNSTABLE].any():
                     broken.append(i)
-                before = after
+                warnings[:] = 0
         return broken

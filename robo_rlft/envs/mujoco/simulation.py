@@ -65,7 +65,6 @@ class Simulation:
         self._post = tuple(n for n in self.outputs if n in POST_CONSTRAINT_FIELDS)
         if self._post:
             self._stepper = self._post_constraint_stepper()
-        self._warnings = self._warning_counts()
 
     @property
     def model(self) -> mujoco.MjModel:
@@ -84,8 +83,8 @@ class Simulation:
         try:
             self.batch.step(ids, self.frame_skip, self._stage)
         except SimulationError as error:
-            return np.union1d(error.ids, self._newly_warned(UNSTABLE))
-        return self._newly_warned(UNSTABLE) if self.batch.warning.any() else None
+            return np.union1d(error.ids, self._warned(UNSTABLE))
+        return self._warned(UNSTABLE) if self.batch.warning.any() else None
 
     def roll(self, control: Float[np.ndarray, "env chunk control"]) -> Substeps:
         """H control steps of all simulations in one compiled call."""
@@ -94,10 +93,10 @@ class Simulation:
         try:
             records = self.batch.rollout(chunk * skip, np.repeat(control, skip, axis=1), record=names)
         except SimulationError as error:
-            self._newly_warned(slice(None))
+            self._warned(slice(None))
             return Substeps({}, np.asarray(error.ids))
         ends = {n: r[:, skip - 1 :: skip] for n, r in records.items()}
-        return Substeps(ends, self._newly_warned(slice(None)))
+        return Substeps(ends, self._warned(slice(None)))
 
     def restart(self, ids: Ids, values: Mapping[str, np.ndarray]) -> None:
         """Put simulations back to the model's defaults, write some state fields, and compute the derived fields.
@@ -177,14 +176,12 @@ class Simulation:
         outputs = {name: _writable(self.data[name]) for name in self.outputs}
         return PostConstraintStepper(self.batch, outputs, self.frame_skip)
 
-    def _newly_warned(self, kinds: slice | list[int]) -> Ids:
-        counts = self._warning_counts()
-        warned = np.flatnonzero((counts > self._warnings)[:, kinds].any(axis=1))
-        self._warnings = counts
+    def _warned(self, kinds: slice | list[int]) -> Ids:
+        """Simulations with such warnings since the last call; forgets all warnings."""
+        counts = self.batch.warning[:, :, 1]
+        warned = np.flatnonzero(counts[:, kinds].any(axis=1))
+        counts[:] = 0  # MuJoCo restarts its counts when it resets a broken simulation: they do not tell the next one
         return warned
-
-    def _warning_counts(self) -> np.ndarray:
-        return self.batch.warning[:, :, 1].copy()
 
 
 def _writable(bound: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ The engine calls it once per control step, or once per chunk with the chunk's st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class Table:
         total = _weighted(self._gains, state, action, self._params)
         costs = _weighted(self._costs, state, action, self._params)
         total = total if costs is None else costs if total is None else total + costs
-        return np.zeros(rows) if total is None else np.asarray(total, np.float64)
+        return np.zeros(rows) if total is None else np.array(total, np.float64)
 
     def reward_terms(self, state: State, action: np.ndarray) -> dict[str, np.ndarray]:
         """Each reward term with its weight, [rows]: what the sum consists of."""
@@ -58,18 +59,28 @@ class Table:
         return _condition(self._task.success, state, self._params, rows)
 
     def check(self, state: State, action: np.ndarray, rows: int) -> None:
-        """Call every term once and raise `ConfigError` naming the first of the wrong shape."""
-        for term in self._task.observations:
-            value = term.fn(np, state, self._params)
-            self._expect(f"observation '{term.name}'", value, (rows, len(term.names)))
-        for term in self._task.rewards:
-            self._expect(f"reward '{term.name}'", term.fn(np, state, action, self._params), (rows,))
-        for label in ("terminated", "success"):
-            if (fn := getattr(self._task, label)) is not None:
-                self._expect(f"condition '{label}'", fn(np, state, self._params), (rows,))
+        """Call every term once.
 
-    def _expect(self, what: str, value: Any, shape: tuple[int, ...]) -> None:
-        found = np.shape(value)
+        Raises:
+            ConfigError: naming the first term that reads a field the task does not list, or has the wrong shape.
+        """
+        task, params = self._task, self._params
+        for o in task.observations:
+            self._try(f"observation '{o.name}'", (rows, len(o.names)), o.fn, state, params)
+        for r in task.rewards:
+            self._try(f"reward '{r.name}'", (rows,), r.fn, state, action, params)
+        for label in ("terminated", "success"):
+            if (fn := getattr(task, label)) is not None:
+                self._try(f"condition '{label}'", (rows,), fn, state, params)
+
+    def _try(self, what: str, shape: tuple[int, ...], fn: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            found = np.shape(fn(np, *arguments))
+        except KeyError as error:
+            raise ConfigError(
+                f"task {self._task.id}: {what} reads {error}: add it to the task's fields, previous or params, "
+                "or to what its reset returns"
+            ) from error
         if found != shape:
             raise ConfigError(
                 f"task {self._task.id}: {what} returned shape {found} for {shape[0]} environments, expected {shape} "
@@ -109,4 +120,4 @@ def _weighted(terms: tuple[Reward, ...], state: State, action: np.ndarray, param
 def _condition(fn: Any, state: State, params: Params, rows: int) -> np.ndarray:
     if fn is None:
         return np.zeros(rows, bool)
-    return np.asarray(fn(np, state, params), bool)
+    return np.array(fn(np, state, params), bool)  # a copy: the term may hand out live memory
