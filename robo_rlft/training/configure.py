@@ -21,6 +21,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from robo_rlft.errors import ConfigError, unknown_name
 from robo_rlft.training.config import Config
@@ -57,9 +58,9 @@ def compose(
         raise ConfigError(
             f"recipe={recipe} cannot replace the settings of {base.parent}: leave it out, or start a new run"
         )
-    chosen = [_spelt(o, folder) for o in parsed if o.key_or_group != "recipe" or recipe]
-    config = _compose([*(_base_overrides(base) if base else []), *chosen], folder)
-    config.recipe = recipe or (load(base).recipe if base else config.recipe)
+    words = [_spelt(o, folder) for o in parsed if o.key_or_group != "recipe" or recipe]
+    config = _compose(words, folder, load(base) if base else Config())
+    config.recipe = recipe or config.recipe
     validate(config, verb)
     return config
 
@@ -91,6 +92,8 @@ def from_yaml(text: str, source: str) -> Config:
         return cast(Config, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{source}: {_explain(error)}") from error
+    except YAMLError as error:
+        raise ConfigError(f"{source} is no YAML: {' '.join(str(error).split())}") from error
 
 
 def load(path: Path) -> Config:
@@ -100,8 +103,8 @@ def load(path: Path) -> Config:
     return from_yaml(path.read_text(), str(path))
 
 
-def _compose(words: Sequence[str], folder: Path | None) -> Config:
-    ConfigStore.instance().store(SCHEMA, Config)
+def _compose(words: Sequence[str], folder: Path | None, defaults: Config) -> Config:
+    ConfigStore.instance().store(SCHEMA, defaults)
     search = [f"hydra.searchpath=['file://{folder}']"] if folder else []
     try:
         with as_file(_packaged()) as root, initialize_config_dir(str(root), version_base="1.3"):
@@ -109,6 +112,8 @@ def _compose(words: Sequence[str], folder: Path | None) -> Config:
         return cast(Config, OmegaConf.to_object(_resolved(tree)))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
+    except YAMLError as error:
+        raise ConfigError(f"a recipe is no YAML: {' '.join(str(error).split())}") from error
 
 
 def _resolved(tree: DictConfig) -> DictConfig:
@@ -174,7 +179,7 @@ def _check_recipe(name: Any, folder: Path | None) -> None:
 
 
 def _is_users_group(key: str, folder: Path | None) -> bool:
-    return folder is not None and (folder / key).is_dir()
+    return folder is not None and key != "recipe" and (folder / key).is_dir()
 
 
 def _unknown_key(key: str) -> str:
@@ -196,54 +201,34 @@ def _spelt(override: Override, folder: Path | None) -> str:
     return f"+{word}" if _is_users_group(key, folder) else word
 
 
-def _base_overrides(base: Path) -> list[str]:
-    """An earlier run's settings as overrides, so that the precedence stands in one place: Hydra's."""
-    plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(load(base))))
-    return [f"++{key}={_quoted(_at(plain, key))}" for key in settings() if key != "recipe"]
-
-
-def _at(tree: dict[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        tree = tree[part]
-    return tree
-
-
-def _quoted(value: Any) -> str:
-    """`value` in Hydra's override grammar."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{k}:{_quoted(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(_quoted(v) for v in value) + "]"
-    if isinstance(value, str):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
-
-
 def _explain(error: BaseException) -> str:
-    """One sentence for what Hydra or OmegaConf found."""
-    cause = _with_key(error)
-    if cause is None:
+    """One sentence for what Hydra or OmegaConf found, in an override or in a file."""
+    text = next((str(e) for e in _causes(error) if "full_key:" in str(e)), "")
+    place = re.search(r"^In '(.*?)':", text)
+    found = re.search(r"([^\n]*)\n\s*full_key: (\S*)", text)
+    if found is None:
         return " ".join(str(error).split("\n\n")[0].split())
-    key, reason = str(cause.full_key), str(cause).split("\n")[0]
+    reason, key = found.groups()
     name = key.split("[")[0]
-    if name not in settings() and name not in groups():
-        return _unknown_key(key)
-    return f"{key}: {_expected(name)}; {_given(reason)}"
+    if place and name == "recipe":
+        return f"in {place.group(1)}.yaml: begin the file with the line '# @package _global_'"
+    known = name in settings() or name in groups()
+    sentence = f"{key}: {_expected(name)}; {_given(reason)}" if known else _unknown_key(key)
+    return f"in {place.group(1)}.yaml: {sentence}" if place else sentence
 
 
-def _with_key(error: BaseException | None) -> OmegaConfBaseException | None:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if isinstance(error, OmegaConfBaseException) and getattr(error, "full_key", None):
-            return error
+        yield error
         error = error.__cause__
-    return None
 
 
 def _expected(name: str) -> str:
     if name in groups():
         return f"expected settings below it ({name}.<name>=value)"
     setting = settings()[name]
-    return f"expected {_plain_type(setting.type)}, e.g. {name}={_quoted(setting.default)}"
+    example = str(setting.default).replace(" ", "").lower()
+    return f"expected {_plain_type(setting.type)}, e.g. {name}={example}"
 
 
 def _plain_type(kind: str) -> str:
