@@ -80,7 +80,7 @@ def report_for(path: Path | str, *, title: str = "", notes: Sequence[str] = ()) 
     rows = _labelled(_results([record | {"folder": f} for f, found in records.items() for record in found]), folder)
     return write_report(
         folder,
-        title=title or _title(rows, versions.values(), folder),
+        title=title or _title(rows, configs, versions.values(), folder),
         summary_rows=rows,
         curves=charts_of(tracks),
         videos=[(row, _videos(row)) for row in rows],
@@ -255,8 +255,9 @@ def _name(run: Path, folder: Path) -> str:
     return "" if run == folder else str(run.relative_to(folder))
 
 
-def _title(rows: Sequence[Record], versions: Any, folder: Path) -> str:
-    env_id = rows[0]["env_id"] if rows else folder.name
+def _title(rows: Sequence[Record], configs: Mapping[str, Any], versions: Any, folder: Path) -> str:
+    ids = [row["env_id"] for row in rows] + [c["env"]["id"] for c in configs.values() if "id" in c.get("env", {})]
+    env_id = ids[0] if ids else folder.name
     verbs = {v.get("verb") for v in versions}
     done = "fine-tuned" if "finetune" in verbs else "imitated" if "pretrain" in verbs else "evaluated"
     return f"{env_id}, {done}"

@@ -200,8 +200,9 @@ def test_several_runs_make_one_page_and_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_run_has_a_page_too(tmp_path: Path) -> None:
-    Run.open(tmp_path / "new", {"run": {"tensorboard": False}}, verb="pretrain").__exit__(None, None, None)
-    assert "How it was made" in Page(report_for(tmp_path / "new")).text
+    settings = {"env": {"id": "Ant"}, "run": {"tensorboard": False}}
+    Run.open(tmp_path / "new", settings, verb="pretrain").__exit__(None, None, None)
+    assert Page(report_for(tmp_path / "new")).text.strip().startswith("Ant, imitated")
 
 
 def test_overlapping_intervals_are_called_so() -> None:
