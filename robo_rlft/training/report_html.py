@@ -34,8 +34,8 @@ def cards(records: Sequence[Record], focus: Record | None) -> str:
     """One headline number with its interval per evaluation; those called like `focus` stand out."""
     if not records:
         return ""
-    scale = _Scale(records)
-    return '<div class="cards">' + "".join(_card(r, scale, focus is not None and r["name"] == focus["name"]) for r in records) + "</div>"
+    scale, name = _Scale(records), focus["name"] if focus else None
+    return '<div class="cards">' + "".join(_card(r, scale, r["name"] == name) for r in records) + "</div>"
 
 
 def films(columns: Sequence[tuple[Record, Sequence[Path]]]) -> str:
@@ -260,8 +260,8 @@ def _row(record: Record, success: bool) -> list[str]:
 def _with_interval(value: Mapping[str, float] | None, share: bool) -> str:
     if value is None:
         return ""
-    low, high = figure(value["low"], share), figure(value["high"], share)
-    return f"{figure(value['mean'], share)} <small>[{low.removesuffix(PER_CENT)}, {high.removesuffix(PER_CENT)}]</small>"
+    low, high = (figure(value[end], share).removesuffix(PER_CENT) for end in ("low", "high"))
+    return f"{figure(value['mean'], share)} <small>[{low}, {high}]</small>"
 
 
 def _yaml(value: Mapping[str, Any]) -> str:
