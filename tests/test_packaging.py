@@ -120,6 +120,20 @@ def test_a_working_environment_is_kept() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_an_environment_of_another_python_is_not_overwritten(tmp_path: Path) -> None:
+    """A stand-in for the environment's interpreter answers as the version this one is not."""
+    if sys.prefix == sys.base_prefix:
+        pytest.skip("these tests run outside a virtual environment")
+    other = "3.12" if sys.version_info[:2] == (3, 11) else "3.11"
+    fake = tmp_path / "other"
+    fake.write_text(f'#!/usr/bin/env bash\n[[ "$2" == *print* ]] && echo {other}\nexit 0\n')
+    fake.chmod(0o755)
+    done = call("bash", "tools/make_venv.sh", sys.prefix, fake)
+    assert done.returncode == 1
+    assert f"not {other}" in done.stderr
+    assert f"VENV=.venv{other}" in done.stderr
+
+
 @pytest.mark.parametrize("named", ["python-that-is-nowhere", "false"])
 def test_without_a_fitting_python_the_set_up_says_what_to_install(named: str, tmp_path: Path) -> None:
     done = call("bash", "tools/make_venv.sh", tmp_path / "venv", named)
