@@ -33,9 +33,9 @@ class ArmExpert(ABC):
 
     tool: str
     """Prefix of the tool pose's names in the observation."""
-    wander_m = 0.002
+    wander_m = 0.003
     """Standard deviation of the slow wandering of the waypoint, m (the rotation's is 5 rad per m of it)."""
-    action_noise = 0.08
+    action_noise = 0.18
     """Standard deviation of white noise on the actions."""
     pause_probability = 0.01
     """Chance per control step of standing still for a while."""
@@ -67,7 +67,7 @@ class ArmExpert(ABC):
         self._advance_wander()
         wished = (goal + wobble[:, None] * self._wander - command) / self._step
         action = np.concatenate((self._limited(wished), others), 1)
-        scale = self.action_noise * (0.4 + 0.6 * wobble[:, None]) * self._noisy_entries()
+        scale = self.action_noise * (0.7 + 0.3 * wobble[:, None]) * self._noisy_entries()
         action += scale * self._rng.standard_normal(action.shape)
         action[:, :6] *= self._moving()[:, None]
         return torch.from_numpy(np.clip(action, -1.0, 1.0)).to(obs["policy"])
@@ -132,7 +132,7 @@ class PegExpert(ArmExpert):
         height = np.where((off < close) | (above < -0.003), above - style["push"], funnel)
         upright = np.zeros((len(seen), 2))
         goal = np.concatenate((hole[:, :2], (peg_insert.HOLE_DEPTH + height)[:, None], upright, hole[:, 2:]), 1)
-        wobble = np.clip((off - 0.005) / 0.03, 0.0, 1.0)
+        wobble = np.clip(off / 0.03, 0.2, 1.0)
         return goal, wobble, np.empty((len(seen), 0))
 
 

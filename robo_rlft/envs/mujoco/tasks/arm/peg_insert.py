@@ -30,7 +30,7 @@ from robo_rlft.errors import ConfigError
 
 PEG_SIDE = 0.024
 """Width of the square peg, m."""
-PEG_EDGE_RADIUS = 0.001
+PEG_EDGE_RADIUS = 0.0005
 """Rounding of the peg's edges and corners, m."""
 PEG_LENGTH = 0.10
 PEG_TIP = 0.175
@@ -120,7 +120,7 @@ TASK = MujocoTask(
     description="7-joint arm inserts a square peg with 1 mm clearance, sparse reward",
     model=model,
     frame_skip=5,
-    max_episode_steps=120,
+    max_episode_steps=80,
     observations=(
         Observation("peg_pose", tool_pose, tuple(f"peg_{n}" for n in POSE_NAMES), POSE_UNITS),
         Observation(
@@ -146,7 +146,7 @@ TASK = MujocoTask(
         "hole_yaw_range": float(np.deg2rad(15.0)),
         "hole_noise": 0.0,
         "start_range": 1.0,
-        "friction": 0.3,
+        "friction": 0.4,
         **CONTROL_PARAMS,
     },
     cameras=("front", "closeup"),
