@@ -107,7 +107,8 @@ def ticks(low: float, high: float, intervals: int = 3) -> list[float]:
     power = 10.0 ** math.floor(math.log10(widest))
     step = max(m * power for m in (1, 2, 5) if m * power <= widest)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(i * step, 12) + 0.0 for i in range(first, last + 1)]
+    digits = max(0, 2 - math.floor(math.log10(step)))
+    return [round(i * step, digits) + 0.0 for i in range(first, last + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:
