@@ -42,6 +42,7 @@ MAY_CHANGE = (
     "run.wall_seconds",
     "run.stop_return",
     "evaluate",
+    "export",
     "ppo.iterations",
     "bc.steps",
     "bc.wall_seconds",

@@ -11,13 +11,15 @@ import torch
 from robo_rlft.cli import main
 from robo_rlft.envs import make
 from robo_rlft.errors import BundleError, SpecError
-from robo_rlft.export.bundle import write_bundle
+from robo_rlft.export.manifest import read_manifest
 from robo_rlft.export.run import for_bundle, run
 from robo_rlft.noise import episode_noise
 from robo_rlft.policies import ChainConfig, NetworkConfig, Policy, PolicyConfig
 from robo_rlft.training.config import Config
 from robo_rlft.training.evaluate import actor_of, play
+from robo_rlft.training.policies import policy_meta
 from robo_rlft.training.rollout import History
+from robo_rlft.training.run import Run
 
 SEEDS = range(1_000_000, 1_000_007)
 
@@ -39,8 +41,22 @@ def hopper_policy() -> Policy:
 
 
 @pytest.fixture(scope="module")
-def hopper(hopper_policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_bundle(hopper_policy, tmp_path_factory.mktemp("run") / "hopper", source={})
+def finished_run(hopper_policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder as the trainer leaves it, with two checkpoints."""
+    folder = tmp_path_factory.mktemp("runs") / "hopper"
+    with Run.open(folder, Config(), verb="pretrain") as opened:
+        meta = policy_meta(hopper_policy, algorithm="bc", counters={"updates": 7.0}, ema=True)
+        opened.checkpoints.save("last", {"policy": hopper_policy.state_dict()}, {}, meta)
+        other = {k: v + 0.1 if v.is_floating_point() else v for k, v in hopper_policy.state_dict().items()}
+        opened.checkpoints.save("best", {"policy": other}, {}, meta)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hopper(finished_run: Path) -> Path:
+    """The bundle that the verb `export` writes for the run."""
+    assert main(["export", str(finished_run)]) == 0
+    return finished_run / "bundle"
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +65,26 @@ def record(hopper: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     got = run(hopper, for_bundle(_config(), hopper), json_path=path, calls=20)
     assert json.loads(path.read_text()) == got
     return got
+
+
+def test_the_bundle_tells_where_it_came_from(hopper: Path) -> None:
+    source = read_manifest(hopper).source
+    assert source["run"] == "hopper"
+    assert (source["checkpoint"], source["algorithm"], source["ema"]) == ("last", "bc", True)
+    assert source["counters"] == {"updates": 7.0}
+    assert source["versions"]["torch"] == torch.__version__
+
+
+def test_the_best_checkpoint_is_another_bundle(
+    hopper: Path, finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read_manifest(hopper).files
+    assert main(["export", str(finished_run), "export.checkpoint=best"]) == 2
+    assert "holds another bundle" in capsys.readouterr().err
+    assert read_manifest(hopper).files == before
+    other = finished_run.parent / "best"
+    assert main(["export", str(finished_run), "export.checkpoint=best", f"export.dir={other}"]) == 0
+    assert read_manifest(other).files["policy.onnx"] != before["policy.onnx"]
 
 
 def test_the_controller_plays_the_episodes_of_the_policy(hopper_policy: Policy, record: dict[str, Any]) -> None:
