@@ -176,6 +176,16 @@ def test_doctor_takes_a_path_as_it_stands(tmp_path: Path, monkeypatch: pytest.Mo
     assert seen == ["my demos, [old].zarr"]
 
 
+def test_bench_of_environments_is_narrowed_by_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    import robo_rlft.training.bench.envs as module
+
+    seen = []
+    monkeypatch.setattr(module, "run", lambda *words, **options: seen.append((words, options)))
+    assert cli.main(["bench", "envs"]) == 0
+    assert cli.main(["bench", "envs", "env.id=Ant", "env.num_envs=16", "env.threads=1", "--json", "rows.json"]) == 0
+    assert seen == [((None,), {}), (("rows.json",), {"envs": ["Ant"], "num_envs": [16], "threads": 1})]
+
+
 def test_options_of_a_conversion_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     import robo_rlft.data.convert as module
 

@@ -106,11 +106,30 @@ def _view(arguments: Arguments) -> None:
 
 
 def _bench(arguments: Arguments) -> None:
-    if (config := _config(arguments)) is not None:
-        import importlib
+    config = _config(arguments)
+    if config is None:
+        return
+    case, path = arguments.positionals["CASE"], _json_path(arguments)
+    if case == "envs":
+        from robo_rlft.training.bench import envs
 
-        module = importlib.import_module(f"robo_rlft.training.bench.{arguments.positionals['CASE']}")
-        module.run(config, json_path=_json_path(arguments))
+        envs.run(str(path) if path else None, **_narrowed(arguments, config))
+    elif case == "data":
+        from robo_rlft.training.bench import data
+
+        data.run(path)
+    else:
+        from robo_rlft.training.bench import update
+
+        update.run(path, config=config)
+
+
+def _narrowed(arguments: Arguments, config: Config) -> dict[str, Any]:
+    """What of the benchmark of environments the command line names; the rest keeps the benchmark's own range."""
+    given = {word.partition("=")[0] for word in arguments.overrides}
+    asked = {"env.id": ("envs", [config.env.id]), "env.num_envs": ("num_envs", [config.env.num_envs])}
+    asked["env.threads"] = ("threads", config.env.threads)
+    return dict(value for key, value in asked.items() if key in given)
 
 
 def _doctor(arguments: Arguments) -> int:
@@ -261,7 +280,8 @@ _TABLE = (
         "envs: steps per second beside the C limit and other vector environments. data: windows per second beside "
         "memory maps and RAM. update: one fine-tuning update beside the plain loop over denoising steps.",
         (
-            ("robo-rlft bench envs", "every environment and batch size"),
+            ("robo-rlft bench envs", "the locomotion environments at every batch size"),
+            ("robo-rlft bench envs env.id=ArmPegInsert env.num_envs=256", "one environment at one size"),
             ("robo-rlft bench data --json data.json", "one row per case, for plots"),
             ("robo-rlft bench update recipe=reinflow/hopper", "at a recipe's shapes"),
         ),
