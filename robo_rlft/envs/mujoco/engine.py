@@ -69,6 +69,7 @@ class MujocoEnv(BatchEnv):
         if num_envs < 1:
             raise ConfigError(f"num_envs is {num_envs}: at least one environment is needed")
         self.task, self.params = task, merged_params(task, params)
+        self.has_success = task.success is not None
         self.num_envs, self.device, self.dtype = num_envs, torch.device(device), dtype
         self._on_cpu = self.device.type == "cpu"
         self._numpy_dtype = torch.empty(0, dtype=dtype).numpy().dtype
@@ -123,17 +124,14 @@ class MujocoEnv(BatchEnv):
         episodes = self._episodes
         step = episodes.advance(self._checked(actions, (self.num_envs, len(self.task.action_names))))
         ended = step.terminated | step.truncated
-        success = episodes.success.copy()
+        # The flags cross to torch as one tensor: each crossing costs as much as a whole numpy operation.
+        flags = np.array((step.terminated, step.truncated, ended, episodes.success))
+        terminated, truncated, over, success = self._tensor(flags).unbind()
         final = self._tensors(step.obs)
         obs = episodes.begin_again(step.obs, ended)
-        info = {"final_obs": final, "_final_obs": self._tensor(ended), "success": self._tensor(success)}
-        return (
-            final if obs is step.obs else self._tensors(obs),
-            self._tensor(step.reward.astype(self._numpy_dtype, copy=False)),
-            self._tensor(step.terminated),
-            self._tensor(step.truncated),
-            info,
-        )
+        info = {"final_obs": final, "_final_obs": over, "success": success}
+        reward = self._tensor(step.reward.astype(self._numpy_dtype, copy=False))
+        return final if obs is step.obs else self._tensors(obs), reward, terminated, truncated, info
 
     def step_chunk(self, actions: Float[Tensor, "env chunk action"], record: Record = "last") -> ChunkResult:
         """See `BatchEnv.step_chunk`. Compiled code makes all steps where the task has no `control` and is not fresh."""
@@ -207,13 +205,14 @@ class MujocoEnv(BatchEnv):
 
     def _checked(self, actions: Tensor, shape: tuple[int, ...]) -> np.ndarray:
         """Actions as numpy in their own precision, clipped to the bounds."""
-        if tuple(actions.shape) != shape:
+        if actions.shape != shape:
             raise SpecError(f"{self.task.id} got actions of shape {tuple(actions.shape)}: expected {shape}")
         values = (actions if self._on_cpu else actions.cpu()).detach().numpy()
         if not all_finite(values) and not np.isfinite(values).all():
             raise SpecError(self._not_finite(values))
         low, high = self._bounds_as(values.dtype)
-        return np.minimum(np.maximum(values, low), high)
+        clipped = np.maximum(values, low)
+        return np.minimum(clipped, high, out=clipped)
 
     def _not_finite(self, values: np.ndarray) -> str:
         at = tuple(np.argwhere(~np.isfinite(values))[0])

@@ -86,7 +86,10 @@ class Episodes:
         before = self.simulation.state.copy() if self._capture_nan else None
         self._command(action, ids)
         broken = self.simulation.step(ids)
-        self.elapsed[slice(None) if ids is None else ids] += 1
+        if ids is None:
+            self.elapsed += 1
+        else:
+            self.elapsed[ids] += 1
         state = State(self.simulation.data, previous, self.variables)
         step = Transition(
             self.table.observe(state, self.num),
@@ -106,7 +109,7 @@ class Episodes:
 
     def begin_again(self, final: Groups, ended: Bool[np.ndarray, " env"]) -> Groups:
         """Start new episodes where `ended`; returns the observations to act on next."""
-        if not ended.any():
+        if not np.count_nonzero(ended):
             self.obs = final
             return final
         ids = np.flatnonzero(ended)
@@ -235,12 +238,15 @@ def _check_param(task: MujocoTask, name: str, value: Any) -> None:
         raise ConfigError(f"parameter {name} of {task.id} is {value!r}: expected {len(default)} values")
 
 
-@np.errstate(over="ignore", invalid="ignore")
 def all_finite(*arrays: np.ndarray) -> bool:
     """Whether every entry is finite; rarely False also where they are huge."""
     # A sum of squares is finite only where every entry is: one pass without a temporary array. As it may overflow on
     # its own, the caller looks at the entries before it acts.
-    return math.isfinite(sum(float(np.dot(flat, flat)) for flat in (values.reshape(-1) for values in arrays)))
+    total = 0.0
+    for values in arrays:
+        flat = values.reshape(-1)
+        total += float(flat.dot(flat))
+    return math.isfinite(total)
 
 
 def _mask(ids: Ids, num: int) -> np.ndarray:

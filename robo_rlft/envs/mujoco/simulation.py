@@ -84,7 +84,7 @@ class Simulation:
             self.batch.step(ids, self.frame_skip, self._stage)
         except SimulationError as error:
             return np.union1d(error.ids, self._warned(UNSTABLE))
-        return self._warned(UNSTABLE) if self.batch.warning.any() else None
+        return self._warned(UNSTABLE) if np.count_nonzero(self.batch.warning) else None
 
     def roll(self, control: Float[np.ndarray, "env chunk control"]) -> Substeps:
         """H control steps of all simulations in one compiled call."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,10 +40,9 @@ def open_peer(name: str, env_id: str, num_envs: int, threads: int) -> Iterator[S
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and its children so far."""
-    here = psutil.Process()
-    times = [p.cpu_times() for p in (here, *here.children(recursive=True))]
-    return sum(t.user + t.system for t in times)
+    """CPU time of this process so far, all threads, and of its children."""
+    children = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return time.process_time() + sum(t.user + t.system for t in children)
 
 
 def _envpool(env_id: str, num_envs: int, threads: int) -> Any:

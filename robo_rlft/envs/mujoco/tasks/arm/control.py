@@ -15,6 +15,7 @@ from robo_rlft.envs.mujoco.task import Array, Params, State
 
 POSE_NAMES = ("x", "y", "z", "rx", "ry", "rz")
 POSE_UNITS = ("m", "m", "m", "rad", "rad", "rad")
+VELOCITY_NAMES = ("vx", "vy", "vz", "wx", "wy", "wz")
 RATE_UNITS = ("m/s", "m/s", "m/s", "rad/s", "rad/s", "rad/s")
 ARM_JOINTS = 7
 FIELDS = ("actuator_length", "actuator_velocity")

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from robo_rlft.envs.base import BatchEnv, Obs
-from robo_rlft.envs.mujoco.tasks.arm import peg_insert
+from robo_rlft.envs.mujoco.tasks.arm import peg_insert, pick_place
 from robo_rlft.envs.mujoco.tasks.arm.control import POSE_NAMES
 from robo_rlft.errors import ConfigError, unknown_name
 
@@ -136,7 +136,56 @@ class PegExpert(ArmExpert):
         return goal, wobble, np.empty((len(seen), 0))
 
 
-_EXPERTS: dict[str, type[ArmExpert]] = {"ArmPegInsert": PegExpert}
+class CubeExpert(ArmExpert):
+    """Goes over the cube, lowers, grasps, lifts, carries it over the plinth, sets it down and lets go."""
+
+    tool = "tool"
+
+    def draw_style(self, rng: np.random.Generator, num: int) -> Style:
+        """Speed, hover height over cube and plinth, alignment before lowering, height of grasp above the middle (m)."""
+        return {
+            "speed": rng.uniform(0.45, 0.9, num),
+            "hover": rng.uniform(0.05, 0.09, num),
+            "tolerance": rng.uniform(0.006, 0.012, num),
+            "grip": rng.uniform(-0.006, 0.006, num),
+        }
+
+    def plan(self, seen: np.ndarray, pose: np.ndarray, style: Style) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See `ArmExpert.plan`."""
+        cube = self.columns(seen, "cube_x", "cube_y", "cube_z")
+        goal = self.columns(seen, "goal_x", "goal_y")
+        opening = self.columns(seen, "finger_opening")[:, 0]
+        reach = np.stack((_apart(pose, cube), np.abs(pose[:, 2] - cube[:, 2] - style["grip"])), 1)
+        within = (reach < (0.012, 0.01)).all(1)
+        resting = pick_place.PLINTH_HEIGHT + pick_place.CUBE_HALF
+        done = (_apart(cube, goal) < 0.02) & (np.abs(cube[:, 2] - resting) < 0.006)
+        held = within & (opening < pick_place.CUBE_HALF + 0.003) & ~done
+
+        turn = self.columns(seen, "cube_cos4yaw", "cube_sin4yaw")
+        yaw = np.arctan2(turn[:, 1], turn[:, 0]) / 4.0
+        aligned = (_apart(pose, cube) < style["tolerance"]) & (np.abs(pose[:, 5] - yaw) < 0.12)
+        fetch_z = cube[:, 2] + np.where(aligned | within, style["grip"], style["hover"])
+        carry_z = resting + style["hover"]
+        over = _apart(pose, goal) < style["tolerance"]
+        place_z = np.where(over, resting + style["grip"] - 0.004, carry_z)
+        raised = over | (pose[:, 2] > carry_z - 0.03)
+        place_xy = np.where(raised[:, None], goal, pose[:, :2])
+
+        xy = np.where(held[:, None], place_xy, np.where(done[:, None], pose[:, :2], cube[:, :2]))
+        z = np.where(held, place_z, np.where(done, pose[:, 2] + 0.02 * (opening > 0.028), fetch_z))
+        rz = np.where(held | done, pose[:, 5], yaw)
+        level = np.zeros((len(seen), 2))
+        grip = np.where((within & ~done), -1.0, 1.0)
+        wobble = np.where(over & held, 0.2, np.clip(_apart(pose, xy) / 0.05, 0.2, 1.0))
+        return np.concatenate((xy, z[:, None], level, rz[:, None]), 1), wobble, grip[:, None]
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, " env"]:
+    """Horizontal distance, m."""
+    return np.hypot(a[:, 0] - b[:, 0], a[:, 1] - b[:, 1])
+
+
+_EXPERTS: dict[str, type[ArmExpert]] = {"ArmPegInsert": PegExpert, "ArmPickPlace": CubeExpert}
 
 
 def make_expert(env_id: str, env: BatchEnv, seed: int) -> ArmExpert:

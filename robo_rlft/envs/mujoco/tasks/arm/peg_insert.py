@@ -19,6 +19,7 @@ from robo_rlft.envs.mujoco.tasks.arm.control import (
     POSE_NAMES,
     POSE_UNITS,
     RATE_UNITS,
+    VELOCITY_NAMES,
     command_lead,
     constant,
     moved_command,
@@ -123,12 +124,7 @@ TASK = MujocoTask(
     max_episode_steps=80,
     observations=(
         Observation("peg_pose", tool_pose, tuple(f"peg_{n}" for n in POSE_NAMES), POSE_UNITS),
-        Observation(
-            "peg_velocity",
-            tool_velocity,
-            ("peg_vx", "peg_vy", "peg_vz", "peg_wx", "peg_wy", "peg_wz"),
-            RATE_UNITS,
-        ),
+        Observation("peg_velocity", tool_velocity, tuple(f"peg_{n}" for n in VELOCITY_NAMES), RATE_UNITS),
         Observation("hole", hole_pose, ("hole_x", "hole_y", "hole_yaw"), ("m", "m", "rad")),
         Observation("lead", command_lead, tuple(f"lead_{n}" for n in POSE_NAMES), POSE_UNITS),
     ),
