@@ -22,7 +22,7 @@ from robo_rlft import envs
 from robo_rlft.envs.mujoco.engine import MujocoEnv
 from robo_rlft.errors import ConfigError
 from robo_rlft.training.bench import peers
-from robo_rlft.training.bench.limit import replay_seconds
+from robo_rlft.training.bench.limit import replay
 from robo_rlft.training.bench.rows import BenchRow, print_table, write_json
 
 LOCOMOTION = ("Hopper", "Walker2d", "HalfCheetah", "Ant", "Humanoid")
@@ -119,7 +119,7 @@ def _participants(case: Case, stack: ExitStack, with_peers: bool) -> dict[str, C
     record, env = case.recording, case.env
     chosen: dict[str, Callable[[], float | None]] = {
         "step": lambda: _play_steps(env, record),
-        "limit": lambda: replay_seconds(env.simulation.model, record.states, env.task.frame_skip, case.threads),
+        "limit": lambda: replay(env.simulation.model, record.states, env.task.frame_skip, case.threads)[0],
         "chunk": lambda: _play_chunks(env, record),
     }
     actions = record.actions.numpy()

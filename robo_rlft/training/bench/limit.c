@@ -11,6 +11,7 @@ typedef struct {
   const mjModel* model;
   mjData* data;
   const mjtNum* states; /* [steps][envs][nstate], controls included */
+  mjtNum* after;        /* [envs][nstate], the states the last step leads to */
   int first, last, envs, steps, frame_skip, nstate;
 } Share;
 
@@ -20,18 +21,20 @@ static void* replay_share(void* argument) {
     for (int i = s->first; i < s->last; i++) {
       mj_setState(s->model, s->data, s->states + ((size_t)t * s->envs + i) * s->nstate, mjSTATE_INTEGRATION);
       for (int k = 0; k < s->frame_skip; k++) mj_step(s->model, s->data);
+      if (t == s->steps - 1)
+        mj_getState(s->model, s->data, s->after + (size_t)i * s->nstate, mjSTATE_INTEGRATION);
     }
   return NULL;
 }
 
 /* Wall seconds for `steps` control steps of `envs` environments on `threads` threads, at most 64; negative on failure. */
-double replay(const mjModel* model, const mjtNum* states, int envs, int steps, int frame_skip, int threads) {
+double replay(const mjModel* model, const mjtNum* states, mjtNum* after, int envs, int steps, int frame_skip, int threads) {
   pthread_t handles[64];
   Share shares[64];
   const int nstate = mj_stateSize(model, mjSTATE_INTEGRATION);
   if (threads > 64) return -1;
   for (int k = 0; k < threads; k++) {
-    shares[k] = (Share){model, mj_makeData(model), states, envs * k / threads, envs * (k + 1) / threads,
+    shares[k] = (Share){model, mj_makeData(model), states, after, envs * k / threads, envs * (k + 1) / threads,
                         envs,  steps,              frame_skip, nstate};
     if (!shares[k].data) return -1;
   }

@@ -18,10 +18,10 @@ from robo_rlft.errors import UserError
 _SOURCE = Path(__file__).with_name("limit.c")
 
 
-def replay_seconds(
+def replay(
     model: mujoco.MjModel, states: Float[np.ndarray, "step env state"], frame_skip: int, threads: int
-) -> float:
-    """Wall seconds that `mj_step` alone needs for the recorded control steps.
+) -> tuple[float, Float[np.ndarray, "env state"]]:
+    """Wall seconds that `mj_step` alone needs for the recorded control steps, and the states the last one leads to.
 
     Args:
         model: the model.
@@ -38,10 +38,12 @@ def replay_seconds(
         raise ValueError(
             f"states must be contiguous float64 [step, env, {expected}], got {states.dtype} {states.shape}"
         )
-    seconds = _library().replay(model._address, states.ctypes.data, envs, steps, frame_skip, min(threads, envs))
+    after = np.empty((envs, width))
+    arguments = (model._address, states.ctypes.data, after.ctypes.data, envs, steps, frame_skip, min(threads, envs))
+    seconds = _library().replay(*arguments)
     if seconds < 0:
         raise UserError(f"the limit could not be measured with {threads} threads: use at most 64, and free some memory")
-    return seconds
+    return seconds, after
 
 
 @cache
@@ -59,5 +61,5 @@ def _library() -> ctypes.CDLL:
         raise UserError(f"compiling the limit failed: {done.stderr.strip().splitlines()[-1]}")
     library = ctypes.CDLL(str(target))
     library.replay.restype = ctypes.c_double
-    library.replay.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int] * 4]
+    library.replay.argtypes = [*[ctypes.c_void_p] * 3, *[ctypes.c_int] * 4]
     return library

@@ -22,10 +22,9 @@ SYNC_LIMIT = 256
 
 
 def available(num_envs: int) -> list[str]:
-    """Names of the peers that are installed and can run this many environments."""
-    names = ["sync"] if num_envs <= SYNC_LIMIT else []
-    names += ["async"] if num_envs <= ASYNC_LIMIT else []
-    return names + (["envpool"] if importlib.util.find_spec("envpool") else [])
+    """Names of the peers that are installed (extra `bench`) and can run this many environments."""
+    sizes = {"sync": SYNC_LIMIT, "async": ASYNC_LIMIT, "envpool": num_envs}
+    return [name for name, most in sizes.items() if num_envs <= most and _installed(_PACKAGES[name])]
 
 
 @contextmanager
@@ -67,6 +66,12 @@ def _single(env_id: str) -> gymnasium.Env:
         return gymnasium.make(f"{env_id}-v5", disable_env_checker=True)
 
 
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+# Gymnasium's MuJoCo tasks import imageio for their viewer.
+_PACKAGES = {"sync": "imageio", "async": "imageio", "envpool": "envpool"}
 _MAKERS: dict[str, Callable[[str, int, int], Any]] = {
     "envpool": _envpool,
     "sync": _sync,
