@@ -56,7 +56,7 @@ def collect(config: Config, *, overwrite: bool = False) -> Path:
     settings, target = config.collect, data_path(config)
     if settings.keep not in ("success", "all"):
         raise ConfigError(f"collect.keep is '{settings.keep}': choose 'success' or 'all'")
-    env = make_env(config, min(settings.num_envs, settings.episodes))
+    env = make_env(config, min(settings.num_envs, settings.episodes), **settings.params)
     try:
         source = _source(config, env)
         provenance = {"collect": settings.source, "keep": settings.keep, "seed": config.seed, "env": config.env.id}
@@ -92,8 +92,9 @@ def _record(config: Config, env: BatchEnv, source: Source, writer: DatasetWriter
             progress.update(writer.num_episodes, {"tried": tried, "success": won / max(tried, 1)})
             if tried >= limit and writer.num_episodes < settings.episodes:
                 raise ConfigError(
-                    f"kept {writer.num_episodes} of {settings.episodes} episodes in {tried} attempts: raise collect.max_attempts, "
-                    f"keep failures with collect.keep=all, or use a better collect.source than '{settings.source}'"
+                    f"kept {writer.num_episodes} of {settings.episodes} episodes in {tried} attempts: raise "
+                    f"collect.max_attempts, keep failures with collect.keep=all, or use a better collect.source than "
+                    f"'{settings.source}'"
                 )
     return tried, won
 

@@ -37,6 +37,7 @@ class CollectConfig:
         num_envs: copies that record side by side.
         deterministic: sample a policy without its exploration noise.
         max_attempts: episodes to try before giving up; 0 means 20 x episodes.
+        params: task parameters while recording, over those of `env.params`.
     """
 
     episodes: int = 100
@@ -45,6 +46,7 @@ class CollectConfig:
     num_envs: int = 64
     deterministic: bool = False
     max_attempts: int = 0
+    params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -132,7 +134,7 @@ class Config:
         seed: seeds the weights, the exploration and the training environments.
         device: torch device of policy and learner.
         threads: torch threads; 0 uses every core.
-        matmul: float32 matmul precision: `auto` picks the faster safe one for this CPU or GPU, or `highest`, `high`, `medium`.
+        matmul: float32 matmul precision: `auto` (the faster safe one for this machine), `highest`, `high` or `medium`.
     """
 
     recipe: str = ""

@@ -23,6 +23,7 @@ from robo_rlft.training.files import atomic_write
 from robo_rlft.training.paths import run_folder, run_path
 from robo_rlft.training.policies import load_policy
 from robo_rlft.training.progress import console, summary_table
+from robo_rlft.training.report import report_for
 from robo_rlft.training.rollout import History
 from robo_rlft.training.setup import make_env, prepare
 from robo_rlft.training.statistics import Interval, bootstrap_mean, wilson
@@ -66,6 +67,7 @@ def evaluate(config: Config, *, name: str = "final", checkpoint: str = "last") -
     counters = meta["counters"]
     record |= {"checkpoint": str(source), "env_steps": counters.get("env_steps", 0)}
     write_record(run_folder(source), record)
+    report_for(run_folder(source))
     summary_table(f"{config.env.id}: {config.evaluate.episodes} episodes", [describe_record(record)])
     return record
 

@@ -24,6 +24,7 @@ from robo_rlft.training.evaluate import evaluate_in_training
 from robo_rlft.training.paths import run_path, source_path
 from robo_rlft.training.policies import policy_meta, start_policy
 from robo_rlft.training.progress import Progress
+from robo_rlft.training.report import report_for
 from robo_rlft.training.rollout import Collector, Rollout
 from robo_rlft.training.run import Run
 from robo_rlft.training.setup import make_env, prepare
@@ -52,6 +53,7 @@ def finetune(config: Config) -> Path:
             trainer.train()
         finally:
             trainer.env.close()
+        report_for(run.path)
         return run.path
 
 
@@ -83,14 +85,21 @@ class FineTuner:
 
     def train(self) -> None:
         """Iterate until the configured end."""
-        ppo_config = self.config.ppo
-        header = f"{self.config.policy.chain.name}, K = {self.learner.policy.chain.steps}, ratio = {ppo_config.aggregation} over path, clip = {ppo_config.clip:g}"
-        self.run.log(f"fine-tuning {self.env.robot.env_id}: {header}")
-        with Progress("fine-tune", ppo_config.iterations, unit="iterations", done=self.iteration) as progress:
+        config, chain = self.config, self.learner.policy.chain
+        self.run.log(
+            f"fine-tuning {config.env.id}: chain {config.policy.chain.name}, K = {chain.steps}, "
+            f"ratio = {config.ppo.aggregation} over the path, clip = {config.ppo.clip:g}"
+        )
+        per_round = config.ppo.rollout * config.env.num_envs * config.policy.execute
+        with Progress(
+            "fine-tune", config.ppo.iterations * per_round, unit="env steps", done=self.env_steps
+        ) as progress:
+            if self.iteration == 0 and config.run.eval_every:
+                self._evaluate()
             while not self.ended:
                 values = self.iterate()
                 shown = {k.split("/")[1]: v for k, v in values.items() if k in SHOWN}
-                progress.update(self.iteration, {"env steps": self.env_steps, **shown}, fraction=self.fraction)
+                progress.update(self.env_steps, {"round": self.iteration, **shown}, fraction=self.fraction)
         self._save("last")
         self.run.finish({"env_steps": self.env_steps, "iterations": self.iteration, "wall_seconds": self.wall})
 
@@ -130,7 +139,7 @@ class FineTuner:
         self.wall += time.perf_counter() - start
         values = self._figures(rollout, info)
         self.run.metrics.write(self.env_steps, values, wall=self.wall)
-        self._checkpoints(values)
+        self._checkpoints()
         return values
 
     def _batch(self, rollout: Rollout) -> tuple[ppo.PPOBatch, dict[str, float]]:
@@ -192,24 +201,22 @@ class FineTuner:
         values["rate/env_steps_per_s"] = rollout.env_steps / max(sum(seconds.values()), 1e-9)
         return values
 
-    def _checkpoints(self, values: dict[str, float]) -> None:
+    def _checkpoints(self) -> None:
         limits = self.config.run
-        if limits.eval_every and self.iteration % limits.eval_every == 0:
-            record = evaluate_in_training(self.config, self.learner.policy, self.run.path, self.iteration)
-            score = record["success"] or record["return"]
-            values |= {
-                "evaluation/score": score["mean"],
-                "evaluation/low": score["low"],
-                "evaluation/high": score["high"],
-            }
-            self.run.metrics.write(
-                self.env_steps, {k: v for k, v in values.items() if k.startswith("eval")}, wall=self.wall
-            )
-            if score["mean"] > self.best:
-                self.best = score["mean"]
-                self._save("best")
+        if limits.eval_every and self.iteration % limits.eval_every == 0 and self._evaluate():
+            self._save("best")
         if self.iteration % limits.save_every == 0:
             self._save("last")
+
+    def _evaluate(self) -> bool:
+        """Evaluate on the training's own seeds. Returns whether it is the best so far."""
+        record = evaluate_in_training(self.config, self.learner.policy, self.run.path, self.iteration)
+        score = record["success"] or record["return"]
+        values = {"score": score["mean"], "low": score["low"], "high": score["high"]}
+        self.run.metrics.write(self.env_steps, {f"evaluation/{k}": v for k, v in values.items()}, wall=self.wall)
+        better = score["mean"] > self.best
+        self.best = max(self.best, score["mean"])
+        return better
 
     def _save(self, name: str) -> None:
         learner = self.learner
@@ -260,7 +267,7 @@ class FineTuner:
         self.run.log(f"continuing at iteration {self.iteration}" + ("" if exact else "; episodes start anew"))
 
 
-SHOWN = ("rollout/return", "rollout/success", "ppo/kl", "rate/env_steps_per_s")
+SHOWN = ("rollout/return", "rollout/success", "ppo/kl")
 RECENT = 200
 """Episodes over which `run.stop_return` is judged."""
 
@@ -275,7 +282,8 @@ def make_learner(config: Config, robot: RobotSpec) -> ppo.Learner:
     policy = _starting_policy(config, robot)
     if not policy.chain.has_likelihood:
         raise ConfigError(
-            f"policy.chain.name={config.policy.chain.name} has no likelihood, fine-tuning needs one: use policy.chain.name=reinflow"
+            f"policy.chain.name={config.policy.chain.name} has no likelihood, fine-tuning needs one: "
+            "use policy.chain.name=reinflow"
         )
     critic = Critic(robot, config.ppo.critic_hidden, config.policy.obs_clip)
     if critic.key in policy.config.obs_keys:

@@ -22,6 +22,7 @@ from robo_rlft.training.config import Config
 from robo_rlft.training.paths import data_path, run_path
 from robo_rlft.training.policies import policy_meta
 from robo_rlft.training.progress import Progress
+from robo_rlft.training.report import report_for
 from robo_rlft.training.run import Run
 from robo_rlft.training.setup import prepare
 
@@ -47,6 +48,7 @@ def pretrain(config: Config) -> Path:
             run.log(f"{run.path} has reached its end: raise bc.steps to go on")
             return run.path
         Cloner(config, run, dataset).train()
+        report_for(run.path)
         return run.path
 
 
@@ -125,8 +127,8 @@ class Cloner:
         values = {"bc/loss": float(torch.stack(losses).mean()), "bc/lr": self.optimiser.param_groups[0]["lr"]}
         if not np.isfinite(values["bc/loss"]):
             raise DataError(
-                f"the loss is {values['bc/loss']} at update {self.step}: check the data with robo-rlft doctor data={data_path(self.config)} "
-                f"or lower bc.lr"
+                f"the loss is {values['bc/loss']} at update {self.step}: lower bc.lr, or check the data with "
+                f"robo-rlft doctor data={data_path(self.config)}"
             )
         if self.held_out is not None and self.step % (10 * LOG_EVERY) == 0:
             values["bc/validation"] = self._validate()

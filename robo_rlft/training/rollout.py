@@ -150,7 +150,7 @@ class Collector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> bool:
-        """Inverse of `state_dict`. Returns False when the environment cannot be restored and its episodes start anew."""
+        """Inverse of `state_dict`. Returns False when episodes start anew: the environment cannot be restored."""
         if state["env"] is None:
             return False
         self.env.set_state(state["env"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,13 @@ def prepare(config: Config) -> torch.device:
     return device
 
 
-def make_env(config: Config, num_envs: int) -> BatchEnv:
-    """The configured environment, `num_envs` copies on the run's device."""
-    return make(config.env.id, num_envs, device=config.device, threads=config.env.threads, **config.env.params)
+def make_env(config: Config, num_envs: int, **params: Any) -> BatchEnv:
+    """The configured environment, `num_envs` copies on the run's device.
+
+    Args:
+        config: `env` says which, with which parameters.
+        num_envs: copies.
+        params: task parameters over the configured ones.
+    """
+    merged = config.env.params | params
+    return make(config.env.id, num_envs, device=config.device, threads=config.env.threads, **merged)
