@@ -8,6 +8,7 @@ both a valid zarr shard and an array that can be mapped, so that a batch costs o
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ class Frames:
         column: the image array.
         rows: committed rows.
 
+    Attributes:
+        shape: of all frames together.
+        shards: the mapped files, [rows in the file, height, width, 3] each.
+
     Raises:
         DamagedError: a file is missing, cut off or altered in its index, or the frames are stored compressed.
     """
@@ -38,38 +43,37 @@ class Frames:
             _check_codec(path, column)
         size = column.rows_per_file
         counts = [min(size, rows - first) for first in range(0, rows, size)]
-        self._shards = [decode_shard(path, column, i, count) for i, count in enumerate(counts)]
+        self.shards = [decode_shard(path, column, i, count) for i, count in enumerate(counts)]
         self._size = size
         self.shape = (rows, *column.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def gather(self, rows: Int64[np.ndarray, "*batch"], out: UInt8[np.ndarray, "*batch height width rgb"]) -> None:
-        """Copy frames into `out`, one copy for each run of consecutive rows.
+    def locate(self, rows: Int64[np.ndarray, "*batch"]) -> tuple[np.ndarray, np.ndarray]:
+        """Which of `shards` holds each row, and where in it."""
+        return np.divmod(rows, self._size)
+
+    def gather(self, rows: Int64[np.ndarray, "*batch"]) -> UInt8[np.ndarray, "*batch height width rgb"]:
+        """A copy of some frames.
 
         Raises:
             IndexError: a row that is not there.
         """
-        flat = rows.reshape(-1)
-        if flat.size and (flat.min() < 0 or flat.max() >= len(self)):
-            raise IndexError(f"frames {flat.min()}..{flat.max()} asked of {len(self)}")
-        target = out.reshape(-1, *self.shape[1:])
-        shard, local = np.divmod(flat, self._size)
-        starts = np.flatnonzero(np.diff(flat, prepend=-2) != 1)
-        starts = np.union1d(starts, np.flatnonzero(np.diff(shard, prepend=-1)))
-        ends = np.append(starts[1:], flat.size)
-        for start, end, number, first in zip(
-            starts.tolist(), ends.tolist(), shard[starts].tolist(), local[starts].tolist(), strict=True
-        ):
-            target[start:end] = self._shards[number][first : first + end - start]
+        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"frames {rows.min()}..{rows.max()} asked of {len(self)}")
+        out = np.empty((*rows.shape, *self.shape[1:]), np.uint8)
+        for target, (number, first) in zip(out.reshape(-1, *self.shape[1:]), self._places(rows), strict=True):
+            target[...] = self.shards[number][first]
+        return out
 
     def __getitem__(self, rows: slice) -> UInt8[np.ndarray, "rows height width rgb"]:
         """A copy of consecutive frames."""
-        chosen = np.arange(*rows.indices(len(self)), dtype=np.int64)
-        out = np.empty((len(chosen), *self.shape[1:]), np.uint8)
-        self.gather(chosen, out)
-        return out
+        return self.gather(np.arange(*rows.indices(len(self)), dtype=np.int64))
+
+    def _places(self, rows: np.ndarray) -> Iterator[tuple[int, int]]:
+        shard, local = self.locate(rows.reshape(-1))
+        return zip(shard.tolist(), local.tolist(), strict=True)
 
 
 def encode_shard(frames: UInt8[np.ndarray, "rows height width rgb"], capacity: int) -> bytes:
@@ -91,7 +95,7 @@ def decode_shard(path: Path, column: Column, number: int, rows: int) -> UInt8[np
     file = path / column.file(number)
     expected = f"{rows} frames in {column.file(number)}"
     try:
-        content = np.memmap(file, np.uint8, "r")
+        content = np.asarray(np.memmap(file, np.uint8, "r"))  # slicing numpy's memmap class is many times slower
     except (OSError, ValueError) as error:
         raise DamagedError(path, column.name, expected, f"a file that cannot be mapped ({error})") from error
     index_bytes = column.rows_per_file * 16

@@ -79,7 +79,7 @@ class Windows:
         self._action = _Strided.actions(dataset.action, spans, chunk, device)
         self._remaining = torch.from_numpy(spans.remaining).to(device)
         self._index = torch.from_numpy(spans.step).to(device)
-        self._offsets = torch.arange(chunk, device=device)
+        self._ahead = torch.arange(chunk, device=device)
 
     def __len__(self) -> int:
         """Batches in one epoch."""
@@ -93,14 +93,13 @@ class Windows:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the present epoch, then move on to the next one."""
         epoch = self.epoch
-        order = self._order(epoch)
-        on_device = order.to(self._device)
+        tables = self._shuffled(self._order(epoch))
         while self.epoch == epoch:
             part = slice(self._position, self._position + self.batch_size)
             self._position = part.stop
             if self._position >= self.num_windows:
                 self.epoch, self._position = epoch + 1, 0
-            yield self._batch(order[part], on_device[part])
+            yield self._batch(tables, part)
 
     def stream(self) -> Iterator[Batch]:
         """Batches without end, one epoch after the other."""
@@ -129,16 +128,38 @@ class Windows:
         generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
         return torch.randperm(self.num_windows, generator=generator)
 
-    def _batch(self, host: Int64[Tensor, " batch"], windows: Int64[Tensor, " batch"]) -> Batch:
-        observation = {key: rows.gather(windows) for key, rows in self._low.items()}
+    def _shuffled(self, order: Int64[Tensor, " window"]) -> _Tables:
+        """Look everything up once per epoch, so that a batch needs only slices of it."""
+        on_device = order.to(self._device)
+        return _Tables(
+            order=order.numpy(),
+            low={key: rows.start[on_device] for key, rows in self._low.items()},
+            action=self._action.start[on_device],
+            remaining=self._remaining[on_device, None],
+            index=self._index[on_device],
+        )
+
+    def _batch(self, tables: _Tables, part: slice) -> Batch:
+        observation = {key: rows.gather(tables.low[key][part]) for key, rows in self._low.items()}
         for key, frames in self._images.items():
-            observation[key] = frames.gather(host.numpy(), self._device)
+            observation[key] = frames.gather(tables.order[part], self._device)
         return Batch(
             observation=observation,
-            action=self._action.gather(windows),
-            mask=self._remaining[windows, None] > self._offsets,
-            index=self._index[windows],
+            action=self._action.gather(tables.action[part]),
+            mask=tables.remaining[part] > self._ahead,
+            index=tables.index[part],
         )
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """Where each window of an epoch starts, in the order of the epoch."""
+
+    order: np.ndarray
+    low: dict[str, Tensor]
+    action: Tensor
+    remaining: Tensor
+    index: Tensor
 
 
 class _Spans:
@@ -173,7 +194,7 @@ class _Strided:
 
     def __init__(self, rows: np.ndarray, starts: np.ndarray, length: int, device: str | torch.device) -> None:
         self._shape = (length, *rows.shape[1:])
-        self._start = torch.from_numpy(starts).to(device)
+        self.start = torch.from_numpy(starts).to(device)
         flat = torch.from_numpy(rows).to(device).reshape(len(rows), -1)
         width = flat.shape[1]
         self._view = flat.as_strided((len(rows) - length + 1, length * width), (width, 1))
@@ -192,24 +213,42 @@ class _Strided:
         parts = [_repeated(rows[start:end], 0, after) for start, end, _ in spans.bounds]
         return cls(np.concatenate(parts), np.arange(len(spans.step)) + after * spans.number, chunk, device)
 
-    def gather(self, windows: Int64[Tensor, " batch"]) -> Shaped[Tensor, "batch length ..."]:
-        rows = self._view.index_select(0, self._start[windows])
-        return rows.view(len(windows), *self._shape)
+    def gather(self, starts: Int64[Tensor, " batch"]) -> Shaped[Tensor, "batch length ..."]:
+        return self._view.index_select(0, starts).view(len(starts), *self._shape)
 
 
 class _ImageWindows:
-    """Windows of frames that stay on disk."""
+    """Windows of frames that stay on disk: one copy each, but for those that are padded or lie in two files."""
 
     def __init__(self, frames: Frames, spans: _Spans, horizon: int) -> None:
-        self._frames, self._first, self._last = frames, spans.first_frame, spans.frame
-        self._back = np.arange(1 - horizon, 1)
+        self._frames, self._horizon = frames, horizon
+        self._first, self._last = spans.first_frame, spans.frame
+        self._shard, self._local = frames.locate(np.maximum(spans.frame - horizon + 1, spans.first_frame))
+        padded = spans.frame - horizon + 1 < spans.first_frame
+        self._scattered = padded | (frames.locate(spans.frame)[0] != self._shard)
 
     def gather(self, windows: np.ndarray, device: torch.device) -> Shaped[Tensor, "batch horizon height width rgb"]:
-        rows = np.maximum(self._last[windows, None] + self._back, self._first[windows, None])
-        pinned = device.type == "cuda"
-        out = torch.empty((*rows.shape, *self._frames.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
-        self._frames.gather(rows, out.numpy())
-        return out.to(device, non_blocking=True)
+        size = (len(windows) * self._horizon, *self._frames.shape[1:])
+        # numpy asks for huge pages, torch does not: that halves the cost of touching a fresh batch
+        out = torch.empty(size, dtype=torch.uint8, pin_memory=True) if device.type == "cuda" else _numpy_empty(size)
+        np.concatenate(self._pieces(windows), out=out.numpy())
+        return out.view(len(windows), self._horizon, *size[1:]).to(device, non_blocking=True)
+
+    def _pieces(self, windows: np.ndarray) -> list[np.ndarray]:
+        shards, horizon = self._frames.shards, self._horizon
+        places = zip(self._shard[windows].tolist(), self._local[windows].tolist(), strict=True)
+        pieces = [shards[number][first : first + horizon] for number, first in places]
+        for place in np.flatnonzero(self._scattered[windows]).tolist():
+            pieces[place] = self._scattered_window(windows[place])
+        return pieces
+
+    def _scattered_window(self, window: int) -> np.ndarray:
+        rows = np.arange(1 - self._horizon, 1) + self._last[window]
+        return self._frames.gather(np.maximum(rows, self._first[window]))
+
+
+def _numpy_empty(size: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(np.empty(size, np.uint8))
 
 
 def _repeated(rows: np.ndarray, before: int, after: int) -> np.ndarray:

@@ -64,8 +64,8 @@ def run(
     *,
     cases: Sequence[Case] = CASES,
     batch_size: int = 64,
-    rounds: int = 40,
-    seconds: float = 0.1,
+    rounds: int = 300,
+    seconds: float = 0.01,
     folder: str | Path | None = None,
 ) -> list[BenchRow]:
     """Measure every case, print the table and write it as JSON if a path is given.
