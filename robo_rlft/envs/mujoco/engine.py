@@ -197,7 +197,8 @@ class MujocoEnv(BatchEnv):
         Raises:
             UserError: the camera is unknown, or this machine has no OpenGL driver; then it says what to install.
         """
-        return self._cameras.render(self.simulation.batch, self._ids(ids), camera, size)
+        simulation = self.simulation
+        return self._cameras.render(simulation.batch, self._ids(ids), camera, size, bool(simulation.randomised))
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the renderers; `close` calls it."""

@@ -28,19 +28,41 @@ class Cameras:
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
         self._views: dict[tuple[int, int], _View] = {}
+        self._data: mujoco.MjData | None = None
 
     def render(
-        self, batch: Batch, ids: Integer[np.ndarray, " row"], camera: str | None, size: tuple[int, int]
+        self,
+        batch: Batch,
+        ids: Integer[np.ndarray, " row"],
+        camera: str | None,
+        size: tuple[int, int],
+        own_models: bool = False,
     ) -> UInt8[np.ndarray, "row height width 3"]:
-        """One image per environment of `ids`; `size` is (height, width) in pixels."""
-        view = self._views.get(size) or self._views.setdefault(size, _View(batch.model, size))
+        """One image per environment of `ids`; `size` is (height, width) in pixels.
+
+        Args:
+            batch: the simulations.
+            ids: which of them.
+            camera: name, or None for the default view.
+            size: of each image.
+            own_models: the simulations have model values of their own.
+
+        Raises:
+            UserError: the camera is unknown, or this machine has no OpenGL driver.
+        """
+        if size not in self._views:
+            self._views[size] = _View(batch.model, size)
+        if self._data is None:
+            self._data = mujoco.MjData(batch.model)
+        data = self._data
         chosen = camera or (self._names[0] if self._names else None)
         number = _camera_number(batch.model, chosen)
         images = np.empty((len(ids), *size, 3), np.uint8)
         for image, i in zip(images, ids, strict=True):
-            model, data = batch.get_model(int(i)), batch.get_data(int(i))
+            model = batch.get_model(int(i)) if own_models else batch.model
+            batch.get_data(int(i), data)
             mujoco.mj_forward(model, data)
-            view.draw(model, data, number, image)
+            self._views[size].draw(model, data, number, image)
         return images
 
     def close(self) -> None:

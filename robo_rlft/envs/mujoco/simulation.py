@@ -44,6 +44,7 @@ class Simulation:
     Attributes:
         data: live arrays of `fields`, simulation first. State fields (`qpos`, `ctrl` ...) may be written.
         outputs: names in `data` of derived fields, which the physics state does not contain.
+        randomised: model fields with values per simulation.
         state: every simulation's full physics state, one row each, live.
     """
 
@@ -56,6 +57,7 @@ class Simulation:
         self.batch = Batch(model, num, threads, persistent=fresh)
         self.batch.reset(stage=_STAGE_NONE)
         self.state = self.batch.state
+        self.randomised: tuple[str, ...] = ()
         self._fields: dict[str, np.ndarray] = {}
         self._default_row = self.state[0].copy()
         self._stage = _STAGE_VELOCITY if fresh else _STAGE_NONE
@@ -115,7 +117,7 @@ class Simulation:
         """Copy everything `load` needs to continue bit for bit, one row per simulation."""
         rows = {"physics": self.state[ids]}
         rows |= {f"output/{name}": self.data[name][ids] for name in self.outputs}
-        return rows | {f"model/{name}": self.batch.expand(name)[ids] for name in self._randomised()}
+        return rows | {f"model/{name}": self.batch.expand(name)[ids] for name in self.randomised}
 
     def load(self, rows: Mapping[str, np.ndarray], ids: Ids) -> None:
         """Put saved rows into simulations `ids`."""
@@ -132,6 +134,7 @@ class Simulation:
         if field not in MODEL_FIELDS:
             raise ConfigError(unknown_name("MuJoCo model field", field, MODEL_FIELDS))
         self.batch.expand(field)[ids] = values
+        self.randomised = tuple(dict.fromkeys((*self.randomised, field)))
         if field in mujoco.MjModel._setconst_inputs or field.startswith("opt."):
             self.batch.set_const(np.unique(ids))
         for name in [n for n in self.data if n in MODEL_FIELDS]:
@@ -152,9 +155,6 @@ class Simulation:
         if name not in self._fields:
             self._fields[name] = self.batch.bind(name)
         return self._fields[name]
-
-    def _randomised(self) -> list[str]:
-        return sorted(self.batch._expanded)
 
     def _bind(self, name: str) -> np.ndarray:
         if name in DATA_FIELDS:

@@ -32,11 +32,10 @@ def contact_cost(xp: Any, state: State, action: Array, params: Params) -> Array:
 
 
 def healthy(xp: Any, state: State, params: Params) -> Array:
-    """The torso's height is within its range and every entry of the state is finite."""
+    """The torso's height is within its range. That the state is finite is the engine's NaN guard to see."""
     z_low, z_high = params["healthy_z_range"]
-    qpos, qvel = state.data["qpos"], state.data["qvel"]
-    finite = xp.isfinite(qpos).all(-1) & xp.isfinite(qvel).all(-1)
-    return finite & (z_low <= qpos[:, 2]) & (qpos[:, 2] <= z_high)
+    z = state.data["qpos"][:, 2]
+    return (z_low <= z) & (z <= z_high)
 
 
 TASK = MujocoTask(

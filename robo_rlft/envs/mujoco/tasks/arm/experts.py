@@ -116,7 +116,7 @@ class PegExpert(ArmExpert):
             "speed": rng.uniform(0.45, 0.95, num),
             "hover": rng.uniform(0.006, 0.025, num),
             "tolerance": rng.uniform(0.0006, 0.0015, num),
-            "push": rng.uniform(0.004, 0.008, num),
+            "push": rng.uniform(0.003, 0.005, num),
         }
 
     def plan(self, seen: np.ndarray, pose: np.ndarray, style: Style) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

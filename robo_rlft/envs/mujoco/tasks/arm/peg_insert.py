@@ -111,6 +111,17 @@ def inserted(xp: Any, state: State, params: Params) -> Array:
     return (tip[:, 2] <= -INSERTED_DEPTH) & (xp.abs(tip[:, 0]) < half) & (xp.abs(tip[:, 1]) < half)
 
 
+def overloaded(xp: Any, state: State, params: Params) -> Array:
+    """The arm pushes harder than the parts bear: a robot's protective stop, and the end of the attempt."""
+    force = state.data["actuator_force"][:, :3]
+    return xp.sum(force * force, -1) > params["force_limit"] ** 2
+
+
+def ended(xp: Any, state: State, params: Params) -> Array:
+    """The peg is in, or the protective stop was hit."""
+    return inserted(xp, state, params) | overloaded(xp, state, params)
+
+
 def success_reward(xp: Any, state: State, action: Array, params: Params) -> Array:
     """1 in the step that inserts the peg."""
     return xp.where(inserted(xp, state, params), constant(xp, 1.0, action), constant(xp, 0.0, action))
@@ -129,12 +140,12 @@ TASK = MujocoTask(
         Observation("lead", command_lead, tuple(f"lead_{n}" for n in POSE_NAMES), POSE_UNITS),
     ),
     rewards=(Reward("inserted", success_reward),),
-    terminated=inserted,
+    terminated=ended,
     success=inserted,
     reset=reset,
     control=control,
     action_names=tuple(f"d{n}" for n in POSE_NAMES),
-    fields=FIELDS,
+    fields=(*FIELDS, "actuator_force"),
     fresh=True,
     params={
         "clearance": 0.001,
@@ -143,6 +154,7 @@ TASK = MujocoTask(
         "hole_noise": 0.0,
         "start_range": 1.0,
         "friction": 0.4,
+        "force_limit": 30.0,
         **CONTROL_PARAMS,
     },
     cameras=("front", "closeup"),
