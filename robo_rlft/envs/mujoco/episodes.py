@@ -47,6 +47,8 @@ class Episodes:
         success: the task was done in the present episode, [N].
         elapsed: control steps made in the present episode, [N].
         nan_resets: episodes ended because they broke.
+        idle_share: recent share of a chunk's steps that came after an episode's end, 0 to 1. It decides only how chunks
+            are computed, never what they give.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Episodes:
         self.success = np.zeros(num, bool)
         self.obs: Groups = {}
         self.nan_resets = 0
+        self.idle_share = 0.0
         self._capture_nan = capture_nan
         self._never_succeeds = task.success is None
 

@@ -62,12 +62,17 @@ class Recording:
 
 @dataclass
 class Case:
-    """One environment and batch size, and the timings of everyone taking part."""
+    """One environment and batch size, and the timings of everyone taking part.
+
+    Attributes:
+        executed: environment steps where they are fewer than recorded: in chunks, those after an episode's end.
+    """
 
     env: MujocoEnv
     recording: Recording
     threads: int
     timings: dict[str, Timing] = field(default_factory=dict)
+    executed: dict[str, int] = field(default_factory=dict)
 
 
 def run(
@@ -120,7 +125,7 @@ def _participants(case: Case, stack: ExitStack, with_peers: bool) -> dict[str, C
     chosen: dict[str, Callable[[], float | None]] = {
         "step": lambda: _play_steps(env, record),
         "limit": lambda: replay(env.simulation.model, record.states, env.task.frame_skip, case.threads)[0],
-        "chunk": lambda: _play_chunks(env, record),
+        "chunk": lambda: _play_chunks(case),
     }
     actions = record.actions.numpy()
     for name in peers.available(env.num_envs) if with_peers else []:
@@ -145,13 +150,15 @@ def _play_steps(env: MujocoEnv, record: Recording) -> float:
     return time.perf_counter() - start
 
 
-def _play_chunks(env: MujocoEnv, record: Recording) -> float:
+def _play_chunks(case: Case) -> float:
+    env, record = case.env, case.recording
     env.set_state(record.start)
     chunks = record.actions.unflatten(0, (-1, CHUNK)).transpose(1, 2).contiguous()
     start = time.perf_counter()
-    for chunk in chunks:
-        env.step_chunk(chunk)
-    return time.perf_counter() - start
+    lengths = [env.step_chunk(chunk).length for chunk in chunks]
+    seconds = time.perf_counter() - start
+    case.executed["chunk"] = int(torch.stack(lengths).sum())
+    return seconds
 
 
 def _play_peer(step: peers.Step, actions: np.ndarray) -> None:
@@ -195,18 +202,19 @@ def _actions(env: MujocoEnv, steps: int, rng: torch.Generator) -> torch.Tensor:
 
 
 def _row(case: Case, name: str, mode: str) -> BenchRow:
-    steps = case.recording.actions.shape[0] * case.env.num_envs
-    ours, limit = case.timings[mode], case.timings["limit"]
-    others = {k: t for k, t in case.timings.items() if k not in ("step", "chunk", "limit")}
-    detail = {"per_cpu_second": steps / ours.cpu, "cpu_limit_ratio": limit.cpu / ours.cpu}
-    detail |= {"limit": steps / limit.wall, "limit_per_cpu_second": steps / limit.cpu}
-    detail |= {f"{k}_per_cpu_second": steps / t.cpu for k, t in others.items()}
+    recorded = case.recording.actions.shape[0] * case.env.num_envs
+    wall = {k: case.executed.get(k, recorded) / t.wall for k, t in case.timings.items()}
+    cpu = {k: case.executed.get(k, recorded) / t.cpu for k, t in case.timings.items()}
+    peer_names = [k for k in wall if k not in ("step", "chunk", "limit")]
+    detail = {"per_cpu_second": cpu[mode], "cpu_limit_ratio": cpu[mode] / cpu["limit"]}
+    detail |= {"limit": wall["limit"], "limit_per_cpu_second": cpu["limit"]}
+    detail |= {f"{k}_per_cpu_second": cpu[k] for k in peer_names}
     return BenchRow(
         name=name,
         num_envs=case.env.num_envs,
-        value=steps / ours.wall,
+        value=wall[mode],
         unit="env-steps/s",
-        limit_ratio=limit.wall / ours.wall,
-        peer_ratios={k: t.wall / ours.wall for k, t in others.items()},
+        limit_ratio=wall[mode] / wall["limit"],
+        peer_ratios={k: wall[mode] / wall[k] for k in peer_names},
         detail=detail,
     )
