@@ -112,9 +112,10 @@ def inserted(xp: Any, state: State, params: Params) -> Array:
 
 
 def overloaded(xp: Any, state: State, params: Params) -> Array:
-    """The arm pushes harder than the parts bear: a robot's protective stop, and the end of the attempt."""
+    """The arm pushes harder than the parts bear: a robot's protective stop. A limit of 0 N switches it off."""
     force = state.data["actuator_force"][:, :3]
-    return xp.sum(force * force, -1) > params["force_limit"] ** 2
+    limit = params["force_limit"] or float("inf")
+    return xp.sum(force * force, -1) > limit**2
 
 
 def ended(xp: Any, state: State, params: Params) -> Array:
@@ -154,7 +155,7 @@ TASK = MujocoTask(
         "hole_noise": 0.0,
         "start_range": 1.0,
         "friction": 0.4,
-        "force_limit": 30.0,
+        "force_limit": 0.0,
         **CONTROL_PARAMS,
     },
     cameras=("front", "closeup"),
