@@ -35,7 +35,7 @@ class ArmExpert(ABC):
     """Prefix of the tool pose's names in the observation."""
     wander_m = 0.003
     """Standard deviation of the slow wandering of the waypoint, m (the rotation's is 5 rad per m of it)."""
-    action_noise = 0.21
+    action_noise = 0.18
     """Standard deviation of white noise on the actions."""
     pause_probability = 0.01
     """Chance per control step of standing still for a while."""

@@ -133,7 +133,7 @@ TASK = MujocoTask(
     description="7-joint arm inserts a square peg with 1 mm clearance, sparse reward",
     model=model,
     frame_skip=5,
-    max_episode_steps=100,
+    max_episode_steps=80,
     observations=(
         Observation("peg_pose", tool_pose, tuple(f"peg_{n}" for n in POSE_NAMES), POSE_UNITS),
         Observation("peg_velocity", tool_velocity, tuple(f"peg_{n}" for n in VELOCITY_NAMES), RATE_UNITS),
