@@ -27,12 +27,13 @@ from robo_rlft.envs.mujoco.tasks.arm.control import (
     tool_pose,
     tool_velocity,
 )
-from robo_rlft.envs.mujoco.tasks.arm.scene import RIGID, arm_spec, start_map, touch
+from robo_rlft.envs.mujoco.tasks.arm.scene import arm_spec, start_map, touch
 from robo_rlft.errors import ConfigError
 
 CUBE_HALF = 0.02
 """Half the cube's side, m."""
 CUBE_MASS = 0.1
+SUBSTEP_S = 0.005
 PLINTH_HEIGHT = 0.04
 PLINTH_HALF_WIDTH = 0.045
 FINGER_TRAVEL = 0.04
@@ -53,11 +54,13 @@ def model(params: Params) -> mujoco.MjModel:
     if not 0.0 <= params["place_range"] <= 0.05:
         raise ConfigError(f"place_range is {params['place_range']} m: give a half width between 0 and 0.05 m")
     spec = arm_spec()
+    # A light cube between two fingers asks for finer substeps, and for a friction cone without flattened sides.
+    spec.option.timestep, spec.option.cone = SUBSTEP_S, mujoco.mjtCone.mjCONE_ELLIPTIC
     _add_plinth_and_cube(spec)
     for surface in ("table", "plinth"):
         touch(spec, "cube", surface, params["friction"])
     for pad in ("pad_left", "pad_right"):
-        touch(spec, pad, "cube", params["friction"], condim=4, impedance=RIGID)
+        touch(spec, pad, "cube", params["friction"], condim=4, impedance=(0.95, 0.99))
         touch(spec, pad, "table", params["friction"])
         touch(spec, pad, "plinth", params["friction"])
     return spec.compile()
@@ -138,7 +141,7 @@ TASK = MujocoTask(
     id="ArmPickPlace",
     description="7-joint arm sets a cube on a plinth, sparse reward",
     model=model,
-    frame_skip=5,
+    frame_skip=10,
     max_episode_steps=150,
     observations=(
         Observation("tool_pose", tool_pose, tuple(f"tool_{n}" for n in POSE_NAMES), POSE_UNITS),
