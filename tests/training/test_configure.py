@@ -173,7 +173,7 @@ def test_a_missing_folder_of_recipes_is_named(tmp_path: Path) -> None:
         compose(config_dir=tmp_path / "nowhere")
 
 
-@settings_of_hypothesis(deadline=None, max_examples=20)
+@settings_of_hypothesis(deadline=None, max_examples=10)
 @given(
     seed=st.integers(0, 2**31 - 1),
     path=st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20),
