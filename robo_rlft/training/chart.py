@@ -70,7 +70,7 @@ class Chart:
         lines = [s for s in lines if len(s.x)]
         if sum(len(s.x) for s in lines) < 2:
             return ""
-        return _figure(self, lines, _frame(self, lines))
+        return _figure(self, lines, frame_of(self, lines))
 
 
 def finite(series: Series) -> Series:
@@ -134,8 +134,8 @@ def short(value: float, largest: float | None = None) -> str:
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """Data limits and how values are shown."""
+class Frame:
+    """Data limits of a drawing, and how its values are shown; on a logarithmic axis `y0` and `y1` are exponents."""
 
     x0: float
     x1: float
@@ -145,21 +145,36 @@ class _Frame:
     percent: bool
 
     def px(self, x: Values) -> Values:
+        """Horizontal places in the 0..1000 square."""
         return (x - self.x0) / ((self.x1 - self.x0) or 1.0) * _SIZE
 
     def py(self, y: Values) -> Values:
+        """Vertical places in the 0..1000 square, downwards."""
         value = np.log10(np.maximum(y, 1e-300)) if self.log else y
         return (1 - (value - self.y0) / ((self.y1 - self.y0) or 1.0)) * _SIZE
 
     def show(self, y: float) -> str:
+        """A value of the vertical axis in few characters."""
         return f"{100 * y:.3g} %" if self.percent else short(y, None if self.log else max(abs(self.y0), abs(self.y1)))
 
     @property
     def y_ticks(self) -> list[float]:
+        """Round values of the vertical axis."""
         return log_ticks(10.0**self.y0, 10.0**self.y1) if self.log else ticks(self.y0, self.y1)
 
 
-def _frame(chart: Chart, lines: Sequence[Series]) -> _Frame:
+def drawing(lines: Sequence[Series], frame: Frame) -> str:
+    """Grid and lines as SVG in the 0..1000 square, for a page or picture with the report's style sheet.
+
+    Args:
+        lines: series as `finite` returns them.
+        frame: their limits, from `frame_of`.
+    """
+    return "".join([*_gridlines(frame), *(_line(s, i, frame) for i, s in enumerate(lines))])
+
+
+def frame_of(chart: Chart, lines: Sequence[Series]) -> Frame:
+    """The limits that show every value of `lines`, which are those of the chart without what is not finite."""
     x = np.concatenate([s.x for s in lines])
     y = np.concatenate([v for s in lines for v in (s.y, s.low, s.high) if v is not None])
     y = y[np.isfinite(y)]
@@ -167,7 +182,7 @@ def _frame(chart: Chart, lines: Sequence[Series]) -> _Frame:
     low, high = (0.0, 1.0) if chart.percent else _padded(np.log10(y)) if log else _floored(y)
     # An axis that nearly begins at zero begins at zero.
     first = 0.0 if 0 <= x.min() < 0.2 * x.max() else float(x.min())
-    return _Frame(first, float(x.max()), low, high, log, chart.percent)
+    return Frame(first, float(x.max()), low, high, log, chart.percent)
 
 
 def _padded(y: Values) -> tuple[float, float]:
@@ -182,10 +197,10 @@ def _floored(y: Values) -> tuple[float, float]:
     return (low if y.min() < 0 else 0.0 if y.min() < 0.35 * y.max() else max(low, 0.0)), high
 
 
-def _figure(chart: Chart, lines: Sequence[Series], frame: _Frame) -> str:
+def _figure(chart: Chart, lines: Sequence[Series], frame: Frame) -> str:
     axes = _labels(frame)
-    drawing = "".join([*_gridlines(frame), *(_line(s, i, frame) for i, s in enumerate(lines)), *_hovers(lines, frame)])
-    svg = f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" role="img">{drawing}</svg>'
+    inner = drawing(lines, frame) + "".join(_hovers(lines, frame))
+    svg = f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" role="img">{inner}</svg>'
     title = escape(chart.title)
     return (
         f'<figure class="chart"><figcaption>{title}{_legend(lines)}</figcaption>'
@@ -201,7 +216,7 @@ def _legend(lines: Sequence[Series]) -> str:
     return f'<span class="legend">{keys}</span>'
 
 
-def _labels(frame: _Frame) -> str:
+def _labels(frame: Frame) -> str:
     parts = [
         f'<span class="ty" style="top:{_percent(frame.py(np.array(t)))}">{frame.show(t)}</span>' for t in frame.y_ticks
     ]
@@ -214,13 +229,13 @@ def _percent(position: ndarray) -> str:
     return f"{float(position) / 10:.2f}%"
 
 
-def _gridlines(frame: _Frame) -> Iterator[str]:
+def _gridlines(frame: Frame) -> Iterator[str]:
     for t in frame.y_ticks:
         y = float(frame.py(np.array(t)))
         yield f'<path class="grid" d="M0 {y:.1f}H1000"/>'
 
 
-def _line(series: Series, index: int, frame: _Frame) -> str:
+def _line(series: Series, index: int, frame: Frame) -> str:
     x, y = thin(series.x, series.y)
     index %= COLOURS
     parts = [_band(series, index, frame)]
@@ -235,7 +250,7 @@ def _line(series: Series, index: int, frame: _Frame) -> str:
     return "".join(parts)
 
 
-def _band(series: Series, index: int, frame: _Frame) -> str:
+def _band(series: Series, index: int, frame: Frame) -> str:
     if series.low is None or series.high is None or len(series.x) < 2:
         return ""
     (x, low), (_, high) = thin(series.x, series.low), thin(series.x, series.high)
@@ -248,7 +263,7 @@ def _path(x: Values, y: Values) -> str:
     return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))
 
 
-def _hovers(lines: Sequence[Series], frame: _Frame, bands: int = 60) -> Iterator[str]:
+def _hovers(lines: Sequence[Series], frame: Frame, bands: int = 60) -> Iterator[str]:
     """Invisible columns that show the values under the pointer."""
     longest = max(lines, key=lambda s: len(s.x))
     x = np.unique(thin(longest.x, longest.x, bands)[0])
@@ -261,7 +276,7 @@ def _hovers(lines: Sequence[Series], frame: _Frame, bands: int = 60) -> Iterator
         )
 
 
-def _value_at(series: Series, x: float, frame: _Frame) -> str:
+def _value_at(series: Series, x: float, frame: Frame) -> str:
     i = int(np.abs(series.x - x).argmin())
     text = frame.show(float(series.y[i]))
     if series.low is not None and series.high is not None:
