@@ -80,8 +80,11 @@ class FineTuner:
         self.collector = Collector(
             self.env, self.learner.policy, config.ppo.gamma, self.generator, seed=10_000 * (config.seed + 1)
         )
-        if run.resumed and "last" in run.checkpoints.names:
+        if "last" in run.checkpoints.names:
             self._resume()
+        else:
+            # A run that was killed before its first checkpoint begins again, and so do its figures.
+            run.metrics.truncate_after(-1)
 
     def train(self) -> None:
         """Iterate until the configured end."""

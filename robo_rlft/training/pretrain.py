@@ -78,8 +78,11 @@ class Cloner:
         self.windows = self._windows(train, config.bc.batch_size)
         self.held_out = self._windows(held_out, 1024) if held_out else None
         self.step, self.wall, self.best = 0, 0.0, float("inf")
-        if run.resumed and "last" in run.checkpoints.names:
+        if "last" in run.checkpoints.names:
             self._resume()
+        else:
+            # A run that was killed before its first checkpoint begins again, and so do its figures.
+            run.metrics.truncate_after(-1)
 
     @property
     def fraction(self) -> float:
