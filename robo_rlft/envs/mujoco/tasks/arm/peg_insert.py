@@ -54,11 +54,7 @@ def model(params: Params) -> mujoco.MjModel:
     spec = arm_spec()
     _hold_peg(spec)
     _add_fixture(spec, PEG_SIDE / 2 + params["clearance"])
-    for edge in range(4):
-        touch(spec, f"peg_corner{edge}", "table", params["friction"])
-        for wall in range(4):
-            touch(spec, f"peg_corner{edge}", f"wall{wall}", params["friction"])
-            touch(spec, f"peg_edge{edge}", f"wall{wall}", params["friction"])
+    _let_touch(spec, params["friction"])
     # Every moving body is compensated for its weight, so a world without gravity is the same and faster.
     spec.option.gravity = [0.0, 0.0, 0.0]
     for body in spec.bodies:
@@ -163,24 +159,29 @@ TASK = MujocoTask(
 
 
 def _hold_peg(spec: mujoco.MjSpec) -> None:
-    """Fix the fingers on the peg and make its tip the tool centre point."""
+    """Fix the fingers on a peg and make its tip the tool centre point."""
     spec.delete(spec.equality("mimic"))
     spec.delete(spec.actuator("gripper"))
     for side, sign in (("left", 1.0), ("right", -1.0)):
         spec.delete(spec.joint(f"finger_{side}"))
         spec.body(f"finger_{side}").pos[1] = sign * PEG_SIDE / 2
-    hand = spec.body("hand")
-    middle, half = PEG_TIP - PEG_LENGTH / 2, PEG_SIDE / 2
-    brass = {"rgba": [0.83, 0.55, 0.16, 1.0], "mass": 0.05}
-    box = mujoco.mjtGeom.mjGEOM_BOX
-    hand.add_geom(name="peg", type=box, pos=[0, 0, middle], size=[half, half, PEG_LENGTH / 2], **brass)
-    inset, round_ = half - PEG_EDGE_RADIUS, {"group": 3, "mass": 0.0, "size": [PEG_EDGE_RADIUS, 0, 0]}
-    for edge, (x, y) in enumerate(((inset, inset), (-inset, inset), (-inset, -inset), (inset, -inset))):
-        top, low, tip = PEG_TIP - HOLE_DEPTH, PEG_TIP - 0.005, PEG_TIP - PEG_EDGE_RADIUS
-        hand.add_geom(name=f"peg_corner{edge}", type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=[x, y, tip], **round_)
-        ends = [x, y, top, x, y, low]
-        hand.add_geom(name=f"peg_edge{edge}", type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=ends, **round_)
+    _add_peg(spec.body("hand"))
     spec.site("tcp").pos = [0.0, 0.0, PEG_TIP]
+
+
+def _add_peg(hand: mujoco.MjsBody) -> None:
+    """A box to look at, and for contact the spheres of its tip's corners and the capsules of its edges."""
+    box, sphere, capsule = (getattr(mujoco.mjtGeom, f"mjGEOM_{n}") for n in ("BOX", "SPHERE", "CAPSULE"))
+    half, brass = PEG_SIDE / 2, {"rgba": [0.83, 0.55, 0.16, 1.0], "mass": 0.05}
+    hand.add_geom(
+        name="peg", type=box, pos=[0, 0, PEG_TIP - PEG_LENGTH / 2], size=[half, half, PEG_LENGTH / 2], **brass
+    )
+    inset, unseen = half - PEG_EDGE_RADIUS, {"group": 3, "mass": 0.0, "size": [PEG_EDGE_RADIUS, 0, 0]}
+    top, low, tip = PEG_TIP - HOLE_DEPTH, PEG_TIP - 0.005, PEG_TIP - PEG_EDGE_RADIUS
+    for corner, (x_side, y_side) in enumerate(_CORNERS):
+        x, y = x_side * inset, y_side * inset
+        hand.add_geom(name=f"peg_corner{corner}", type=sphere, pos=[x, y, tip], **unseen)
+        hand.add_geom(name=f"peg_edge{corner}", type=capsule, fromto=[x, y, top, x, y, low], **unseen)
 
 
 def _add_fixture(spec: mujoco.MjSpec, inner: float) -> None:
@@ -188,21 +189,33 @@ def _add_fixture(spec: mujoco.MjSpec, inner: float) -> None:
     fixture = spec.worldbody.add_body(name="fixture", mocap=True, pos=[*CENTRE, 0.0])
     outer, half_height = FIXTURE_HALF_WIDTH, HOLE_DEPTH / 2
     thickness, middle = (outer - inner) / 2, (outer + inner) / 2
-    walls = (
+    shapes = (
         ((middle, 0.0), (thickness, outer)),
         ((-middle, 0.0), (thickness, outer)),
         ((0.0, middle), (inner, thickness)),
         ((0.0, -middle), (inner, thickness)),
     )
-    for wall, ((x, y), (half_x, half_y)) in enumerate(walls):
+    for wall, (place, (half_x, half_y)) in zip(_WALLS, shapes, strict=True):
         fixture.add_geom(
-            name=f"wall{wall}",
+            name=wall,
             type=mujoco.mjtGeom.mjGEOM_BOX,
-            pos=[x, y, half_height],
+            pos=[*place, half_height],
             size=[half_x, half_y, half_height],
             rgba=[0.22, 0.36, 0.50, 1.0],
         )
 
 
+def _let_touch(spec: mujoco.MjSpec, friction: float) -> None:
+    for corner, (x_side, y_side) in enumerate(_CORNERS):
+        for surface in ("table", *_WALLS):
+            touch(spec, f"peg_corner{corner}", surface, friction)
+        # Within the hole an edge meets the two walls beside it alone; the hand's y axis is the table's -y.
+        for wall in (_WALLS[0 if x_side > 0 else 1], _WALLS[3 if y_side > 0 else 2]):
+            touch(spec, f"peg_edge{corner}", wall, friction)
+
+
+_WALLS = ("wall_x+", "wall_x-", "wall_y+", "wall_y-")
+_CORNERS = ((1, 1), (-1, 1), (-1, -1), (1, -1))
+"""Signs of the peg's corners in the hand's axes."""
 _HOLE_NOISE_SHAPE = np.array([1.0, 1.0, 10.0])
 """The parameter `hole_noise` is the standard deviation in metres; the yaw's is ten times the number, in radians."""
