@@ -19,7 +19,8 @@ def success_rate(env_id: str, episodes: int) -> float:
     expert.reset()
     done, won = torch.zeros(episodes, dtype=torch.bool), torch.zeros(episodes, dtype=torch.bool)
     for _ in range(env.robot.max_episode_steps):
-        obs, _, terminated, truncated, info = env.step(expert.act(obs))
+        obs, reward, terminated, truncated, info = env.step(expert.act(obs))
+        assert torch.equal(reward, info["success"].float())
         won |= info["success"] & ~done
         ended = terminated | truncated
         done |= ended
