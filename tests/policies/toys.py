@@ -33,6 +33,7 @@ def policy(
     dtype: torch.dtype = torch.float32,
     spec: RobotSpec | None = None,
     hidden: tuple[int, ...] = (24, 24),
+    lively: float = 0.3,
     **chain_settings: Any,
 ) -> Policy:
     """A small policy whose velocity, noise and std depend visibly on all their inputs."""
@@ -52,7 +53,7 @@ def policy(
     with torch.no_grad():
         for weight in made.parameters():
             # Initial last layers are near zero: spread all weights, so that no input can be ignored unnoticed.
-            weight.add_(0.3 * torch.randn_like(weight) / weight.shape[-1] ** 0.5)
+            weight.add_(lively * torch.randn_like(weight) / weight.shape[-1] ** 0.5)
     return made
 
 
