@@ -54,7 +54,8 @@ class ArraySpec:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ArraySpec:
         """Inverse of `to_dict`."""
-        return cls(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in data.items()})
+        lists = {k: tuple(v) for k, v in data.items() if k != "dtype"}
+        return cls(dtype=str(data.get("dtype", "float32")), **lists)
 
 
 @dataclass(frozen=True)

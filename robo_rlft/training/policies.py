@@ -12,14 +12,14 @@ from torch import Tensor
 from robo_rlft.errors import CheckpointError
 from robo_rlft.policies import Policy, PolicyConfig
 from robo_rlft.spec import RobotSpec
-from robo_rlft.training.checkpoint import Checkpoint, check_contradictions, describe, load_for
+from robo_rlft.training.checkpoint import Checkpoint, Name, check_contradictions, describe, load_for
 from robo_rlft.training.config import Config
 
 FREE = ("policy.chain", "policy.execute")
 """Policy settings that fine-tuning may change: the network's weights serve every chain and execution horizon."""
 
 
-def load_policy(path: Path | str, name: str = "last") -> tuple[Policy, dict[str, Any]]:
+def load_policy(path: Path | str, name: Name = "last") -> tuple[Policy, dict[str, Any]]:
     """Rebuild the policy of a run or checkpoint exactly as it was trained.
 
     Args:

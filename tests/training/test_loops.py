@@ -20,7 +20,7 @@ from robo_rlft.training.policies import load_policy
 from tests.training.loops import settings
 
 
-class Stop(Exception):
+class StoppedError(Exception):
     """Stands for a kill in the middle of a run."""
 
 
@@ -104,12 +104,12 @@ def test_finetuning_that_was_cut_off_ends_in_the_same_bits(
         if trainer.iteration == rounds:
             # The round that is lost has written its figures already when the kill comes before the checkpoint.
             trainer.run.metrics.write(trainer.env_steps + 1, {"rollout/return": 1.0}, wall=0.0)
-            raise Stop
+            raise StoppedError
         return iterate(trainer)
 
     monkeypatch.setattr(finetuning.FineTuner, "iterate", stop_after)
     again = settings(folder, start, f"run.dir={cut}", "ppo.bc_coef=0.1")
-    with pytest.raises(Stop):
+    with pytest.raises(StoppedError):
         finetuning.finetune(again)
     monkeypatch.undo()
     finetuning.finetune(again)
@@ -127,11 +127,11 @@ def test_cloning_that_was_cut_off_ends_in_the_same_bits(
     def stop_after(cloner: pretraining.Cloner, batches: object) -> torch.Tensor:
         if cloner.step == updates:
             cloner._save()
-            raise Stop
+            raise StoppedError
         return original(cloner, batches)  # type: ignore[arg-type]
 
     monkeypatch.setattr(pretraining.Cloner, "_update", stop_after)
-    with pytest.raises(Stop):
+    with pytest.raises(StoppedError):
         pretraining.pretrain(settings(folder, f"run.dir={cut}"))
     monkeypatch.undo()
     pretraining.pretrain(settings(folder, f"run.dir={cut}"))
