@@ -18,6 +18,7 @@ from robo_rlft.envs.base import BatchEnv, Obs
 from robo_rlft.errors import ConfigError
 from robo_rlft.noise import episode_noise
 from robo_rlft.policies import Policy
+from robo_rlft.training.checkpoint import Name
 from robo_rlft.training.config import Config
 from robo_rlft.training.files import atomic_write
 from robo_rlft.training.paths import run_folder, run_path
@@ -52,7 +53,7 @@ class EpisodeResult:
     success: bool
 
 
-def evaluate(config: Config, *, name: str = "final", checkpoint: str = "last") -> dict[str, Any]:
+def evaluate(config: Config, *, name: str = "final", checkpoint: Name = "last") -> dict[str, Any]:
     """Evaluate a run or checkpoint (`run.checkpoint`, else the recipe's fine-tuning run): the verb `evaluate`.
 
     Writes `evaluation/<name>.json` and videos into the run's folder.
