@@ -39,7 +39,7 @@ PLINTH_HALF_WIDTH = 0.045
 FINGER_TRAVEL = 0.04
 """How far each finger opens from the middle, m."""
 FINGER_LEAD = 0.006
-"""Greatest lead of the commanded opening, m: it bounds the grasp to 15 N a side and the fingers' speed to about 0.1 m/s."""
+"""Greatest lead of the commanded opening, m: it bounds the grasp to 15 N a side and the speed to about 0.1 m/s."""
 PLACED_RADIUS = 0.025
 """Greatest distance of the resting cube from the plinth's middle, m."""
 START_POSE = (0.5, 0.0, 0.22, 0.0, 0.0, 0.0)
