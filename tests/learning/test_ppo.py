@@ -81,7 +81,7 @@ def test_unexecuted_final_actions_do_not_move_the_ratio() -> None:
     changed = batch.path.latents.clone()
     changed[-1, ::3, 2:] += 5.0
     other = replace(batch, path=Path(changed, batch.path.scored, batch.path.action))
-    assert float(ppo.actor_loss(made, other, CONFIG)[0]) == float(ppo.actor_loss(made, batch, CONFIG)[0])
+    assert torch.equal(ppo.actor_loss(made, other, CONFIG)[0], ppo.actor_loss(made, batch, CONFIG)[0])
 
 
 @pytest.mark.parametrize("chain", CHAINS)
@@ -93,7 +93,7 @@ def test_gradient_at_ratio_one_is_reinforce(chain: str, how: str) -> None:
     batch = experience(made, config)
     loss, info = ppo.actor_loss(made, batch, config)
     loss.backward()
-    assert float(info["ratio_error"]) < 1e-12
+    assert info["ratio_error"].item() < 1e-12
 
     def reinforce() -> float:
         log_prob = ppo.old_log_prob(made, batch.obs, batch.path, batch.executed, config)
@@ -122,10 +122,10 @@ def test_surrogate_by_hand() -> None:
     advantage = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
     batch = replace(batch, log_prob=batch.log_prob - ratio.log(), advantage=advantage)
     loss, info = ppo.actor_loss(made, batch, config)
-    assert float(loss) == pytest.approx(-(1.2 - 1.5 + 0.5 - 0.8) / 4)
-    assert float(info["clipped"]) == 1
-    assert float(info["kl"]) == pytest.approx(float((ratio - 1 - ratio.log()).mean()))
-    assert float(info["ratio_error"]) == pytest.approx(0.5)
+    assert loss.item() == pytest.approx(-(1.2 - 1.5 + 0.5 - 0.8) / 4)
+    assert info["clipped"].item() == 1
+    assert info["kl"].item() == pytest.approx(float((ratio - 1 - ratio.log()).mean()))
+    assert info["ratio_error"].item() == pytest.approx(0.5)
     # Only the two rows that are not clipped away pull: r A = -1.5 and .5.
     loss.backward()
     pulled = torch.cat([p.grad.flatten() for p in made.parameters() if p.grad is not None])
@@ -147,14 +147,14 @@ def test_entropy_bonus_by_hand() -> None:
     loss, info = ppo.actor_loss(made, replace(batch, advantage=0 * batch.advantage), replace(CONFIG, entropy_coef=0.5))
     entropy = torch.distributions.Normal(0.0, made.chain.get_parameter("log_std").exp()).entropy()
     per_row = [float(entropy[: int(n)].mean()) for n in batch.executed]
-    assert float(info["entropy"]) == pytest.approx(sum(per_row) / len(per_row))
-    assert float(loss) == pytest.approx(-0.5 * float(info["entropy"]))
+    assert info["entropy"].item() == pytest.approx(sum(per_row) / len(per_row))
+    assert loss.item() == pytest.approx(-0.5 * info["entropy"].item())
 
 
 def test_starting_noise_adds_no_entropy() -> None:
     made = policy("reinflow", std_min=0.1, std_max=0.1, dtype=torch.float64)
     _, info = ppo.actor_loss(made, experience(made), CONFIG)
-    assert float(info["entropy"]) == pytest.approx(float(torch.distributions.Normal(0.0, 0.1).entropy()), rel=1e-6)
+    assert info["entropy"].item() == pytest.approx(float(torch.distributions.Normal(0.0, 0.1).entropy()), rel=1e-6)
 
 
 @pytest.mark.parametrize("chain", CHAINS)
@@ -222,8 +222,8 @@ def test_regulariser_is_zero_for_equal_policies_and_keeps_the_noise() -> None:
     assert torch.equal(noise, kept)
     cond = made.encode(batch.obs)
     apart = made.sample(cond, noise, True).latents[-1] - reference.sample(cond, noise, True).latents[-1]
-    assert float(distance) == pytest.approx(float((apart**2).mean()))
-    assert float(distance) > 0
+    assert distance.item() == pytest.approx(float((apart**2).mean()))
+    assert distance.item() > 0
     assert all(p.grad is None for p in reference.parameters())
 
 
@@ -250,12 +250,12 @@ def test_value_loss_by_hand() -> None:
     value = critic(batch.critic_obs).detach()
     near = replace(batch, target=value + torch.tensor([1.0, 2.0, 0.0]).double(), value=value - 10)
     loss, info = ppo.critic_loss(critic, near, CONFIG)
-    assert float(loss) == pytest.approx(0.5 * 5 / 3)
+    assert loss.item() == pytest.approx(0.5 * 5 / 3)
     # Clipped to within 1 of the old value, 9 below: the pessimistic error is the larger one.
     clipped, _ = ppo.critic_loss(critic, near, replace(CONFIG, value_clip=1.0))
-    assert float(clipped) == pytest.approx(0.5 * (10**2 + 11**2 + 9**2) / 3)
+    assert clipped.item() == pytest.approx(0.5 * (10**2 + 11**2 + 9**2) / 3)
     perfect = ppo.critic_loss(critic, replace(near, target=value), CONFIG)[1]
-    assert float(perfect["explained_variance"]) == pytest.approx(1.0)
+    assert perfect["explained_variance"].item() == pytest.approx(1.0)
     assert torch.equal(info["critic_loss"], loss)
 
 
@@ -278,13 +278,13 @@ def test_normalised_advantages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chain", "how", "clip", "lr"), [("gaussian", "sum", 0.2, 0.02), ("reinflow", "mean", 0.02, 0.003)]
+    ("chain", "how", "clip", "lr"), [("gaussian", "sum", 0.2, 0.005), ("reinflow", "mean", 0.1, 0.003)]
 )
 def test_learns_a_bandit_whose_best_action_depends_on_the_observation(
     chain: str, how: str, clip: float, lr: float
 ) -> None:
     """Reward -(a - .6 o)^2 with o = +-1: the expected reward rises to near that of the noise alone."""
-    noise = {"init_std": 0.3} if chain == "gaussian" else {"std_min": 0.05, "std_max": 0.1}
+    noise = {"init_std": 0.3} if chain == "gaussian" else {"std_min": 0.05, "std_max": 0.2}
     made = policy(chain, steps=2, chunk=1, spec=robot(1, 1), lively=0.0, **noise)
     config = PPOConfig(
         epochs=4, minibatch=128, aggregation=how, clip=clip, entropy_coef=0.0, target_kl=0.0, log_ratio_bound=0.0
@@ -301,7 +301,7 @@ def test_learns_a_bandit_whose_best_action_depends_on_the_observation(
         return path, -((path.action - 0.6 * obs) ** 2).flatten()
 
     before = float(act(True)[1].mean())
-    for _ in range(60):
+    for _ in range(25):
         path, reward = act(False)
         newest = {"policy": obs[:, 0]}
         with torch.no_grad():
