@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,10 @@ HEADER_FILE = "zarr.json"
 ATTRIBUTE = "robo_rlft"
 CHUNK_BYTES = 1 << 20
 SHARD_BYTES = 1 << 25
-FRAMES_PER_SHARD = (250, 2000)
+FRAMES_PER_SHARD = (256, 2000)
+ALIGNMENTS = (1 << 21, 1 << 12)
+"""The frames of a full shard end at a multiple of the first of these that their size allows (large page, page), so that
+readers can map shards side by side."""
 
 Axis = Literal["observation", "step", "episode"]
 
@@ -79,7 +83,9 @@ class Column:
     def rows_per_file(self) -> int:
         """Rows in one chunk file (low-dimensional) or one shard (images)."""
         if self.is_image:
-            return int(np.clip(SHARD_BYTES // self.row_bytes, *FRAMES_PER_SHARD))
+            frames = int(np.clip(SHARD_BYTES // self.row_bytes, *FRAMES_PER_SHARD))
+            units = (size // math.gcd(self.row_bytes, size) for size in ALIGNMENTS)
+            return frames - frames % next((unit for unit in units if unit <= frames), 1)
         return 1 << int(np.log2(np.clip(CHUNK_BYTES // self.row_bytes, 1, 1 << 16)))
 
     def file(self, number: int) -> str:

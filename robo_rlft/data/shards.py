@@ -2,13 +2,14 @@
 
 A shard file is `frame 0 | frame 1 | ... | index | crc32c`. The index has one (offset, size) pair of little-endian
 uint64 per frame the shard can hold, all ones where there is none. Because frames lie side by side, a file is
-both a valid zarr shard and an array that can be mapped, so that a batch costs one memcpy per window.
+both a valid zarr shard and an array that can be mapped, so that a batch costs one memcpy per window. Files hold so many
+frames that those end at a page (where the frame's size allows): then all files can be mapped as one array.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from robo_rlft.data.layout import Column, DamagedError
+from robo_rlft.data.mapping import map_side_by_side
 
 _EMPTY = np.uint64(2**64 - 1)
 _CRC_BYTES = 4
@@ -30,10 +32,6 @@ class Frames:
         column: the image array.
         rows: committed rows.
 
-    Attributes:
-        shape: of all frames together.
-        shards: the mapped files, [rows in the file, height, width, 3] each.
-
     Raises:
         DamagedError: a file is missing, cut off or altered in its index, or the frames are stored compressed.
     """
@@ -43,37 +41,37 @@ class Frames:
             _check_codec(path, column)
         size = column.rows_per_file
         counts = [min(size, rows - first) for first in range(0, rows, size)]
-        self.shards = [decode_shard(path, column, i, count) for i, count in enumerate(counts)]
+        self._shards = [decode_shard(path, column, i, count) for i, count in enumerate(counts)]
         self._size = size
         self.shape = (rows, *column.shape)
+        self._whole = self._shards[0] if len(self._shards) == 1 else None
+        if len(self._shards) > 1 and size * column.row_bytes % mmap.PAGESIZE == 0:
+            files = [path / column.file(i) for i in range(len(counts))]
+            flat = map_side_by_side(files, [count * column.row_bytes for count in counts])
+            self._whole = flat.reshape(self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def locate(self, rows: Int64[np.ndarray, "*batch"]) -> tuple[np.ndarray, np.ndarray]:
-        """Which of `shards` holds each row, and where in it."""
-        return np.divmod(rows, self._size)
+    def gather(
+        self, rows: Int64[np.ndarray, " row"], out: np.ndarray | None = None
+    ) -> UInt8[np.ndarray, "row h w rgb"]:
+        """A copy of some frames that exist, into `out` if it is given."""
+        copy = np.empty((len(rows), *self.shape[1:]), np.uint8) if out is None else out
+        if self._whole is None:
+            self._gather_from_shards(rows, copy)
+        else:
+            np.take(self._whole, rows, axis=0, out=copy, mode="clip")  # other modes go through a second copy
+        return copy
 
-    def gather(self, rows: Int64[np.ndarray, "*batch"]) -> UInt8[np.ndarray, "*batch height width rgb"]:
-        """A copy of some frames.
-
-        Raises:
-            IndexError: a row that is not there.
-        """
-        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
-            raise IndexError(f"frames {rows.min()}..{rows.max()} asked of {len(self)}")
-        out = np.empty((*rows.shape, *self.shape[1:]), np.uint8)
-        for target, (number, first) in zip(out.reshape(-1, *self.shape[1:]), self._places(rows), strict=True):
-            target[...] = self.shards[number][first]
-        return out
+    def _gather_from_shards(self, rows: np.ndarray, out: np.ndarray) -> None:
+        shard, local = np.divmod(rows, self._size)
+        for place, (number, first) in enumerate(zip(shard.tolist(), local.tolist(), strict=True)):
+            out[place] = self._shards[number][first]
 
     def __getitem__(self, rows: slice) -> UInt8[np.ndarray, "rows height width rgb"]:
         """A copy of consecutive frames."""
         return self.gather(np.arange(*rows.indices(len(self)), dtype=np.int64))
-
-    def _places(self, rows: np.ndarray) -> Iterator[tuple[int, int]]:
-        shard, local = self.locate(rows.reshape(-1))
-        return zip(shard.tolist(), local.tolist(), strict=True)
 
 
 def encode_shard(frames: UInt8[np.ndarray, "rows height width rgb"], capacity: int) -> bytes:

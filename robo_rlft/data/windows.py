@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -218,37 +219,42 @@ class _Strided:
 
 
 class _ImageWindows:
-    """Windows of frames that stay on disk: one copy each, but for those that are padded or lie in two files."""
+    """Windows of frames that stay on disk."""
 
     def __init__(self, frames: Frames, spans: _Spans, horizon: int) -> None:
-        self._frames, self._horizon = frames, horizon
-        self._first, self._last = spans.first_frame, spans.frame
-        self._shard, self._local = frames.locate(np.maximum(spans.frame - horizon + 1, spans.first_frame))
-        padded = spans.frame - horizon + 1 < spans.first_frame
-        self._scattered = padded | (frames.locate(spans.frame)[0] != self._shard)
+        self._frames, self._first, self._last = frames, spans.first_frame, spans.frame
+        self._back = np.arange(1 - horizon, 1)
+        self._buffers = _Buffers()
 
     def gather(self, windows: np.ndarray, device: torch.device) -> Shaped[Tensor, "batch horizon height width rgb"]:
-        size = (len(windows) * self._horizon, *self._frames.shape[1:])
-        # numpy asks for huge pages, torch does not: that halves the cost of touching a fresh batch
-        out = torch.empty(size, dtype=torch.uint8, pin_memory=True) if device.type == "cuda" else _numpy_empty(size)
-        np.concatenate(self._pieces(windows), out=out.numpy())
-        return out.view(len(windows), self._horizon, *size[1:]).to(device, non_blocking=True)
-
-    def _pieces(self, windows: np.ndarray) -> list[np.ndarray]:
-        shards, horizon = self._frames.shards, self._horizon
-        places = zip(self._shard[windows].tolist(), self._local[windows].tolist(), strict=True)
-        pieces = [shards[number][first : first + horizon] for number, first in places]
-        for place in np.flatnonzero(self._scattered[windows]).tolist():
-            pieces[place] = self._scattered_window(windows[place])
-        return pieces
-
-    def _scattered_window(self, window: int) -> np.ndarray:
-        rows = np.arange(1 - self._horizon, 1) + self._last[window]
-        return self._frames.gather(np.maximum(rows, self._first[window]))
+        rows = np.maximum(self._last[windows, None] + self._back, self._first[windows, None])
+        out = self._buffers.take((rows.size, *self._frames.shape[1:]))
+        self._frames.gather(rows.reshape(-1), out)
+        return torch.from_numpy(out.reshape(*rows.shape, *out.shape[1:])).to(device)
 
 
-def _numpy_empty(size: tuple[int, ...]) -> Tensor:
-    return torch.from_numpy(np.empty(size, np.uint8))
+class _Buffers:
+    """Memory of batches that nobody holds any more, for the next ones: fresh pages cost as much as the copy itself."""
+
+    def __init__(self) -> None:
+        self._kept: list[np.ndarray] = []
+
+    def take(self, shape: tuple[int, ...]) -> np.ndarray:
+        """An array of bytes; its content is undefined."""
+        size = math.prod(shape)
+        for place in range(len(self._kept)):
+            # one reference is the list's own; any tensor, view or slice of the batch holds another
+            if len(self._kept[place]) >= size and sys.getrefcount(self._kept[place]) == _UNUSED:
+                return self._kept[place][:size].reshape(shape)
+        fresh = np.empty(size, np.uint8)
+        if len(self._kept) < _MAX_BUFFERS:
+            self._kept.append(fresh)
+        return fresh.reshape(shape)
+
+
+_UNUSED = 2
+"""`sys.getrefcount` of an array that only a list holds: the list and the call's own argument."""
+_MAX_BUFFERS = 4
 
 
 def _repeated(rows: np.ndarray, before: int, after: int) -> np.ndarray:

@@ -179,7 +179,12 @@ def test_an_empty_set_opens_and_is_warned_about(tmp_path):
 def test_files_are_sized_as_documented():
     image = Column("observation/image/a", (128, 128, 3), "uint8", "observation")
     assert 250 <= image.rows_per_file <= 2000
-    assert Column("observation/image/a", (480, 640, 3), "uint8", "observation").rows_per_file == 250
-    assert Column("observation/image/a", (8, 8, 3), "uint8", "observation").rows_per_file == 2000
+    assert Column("observation/image/a", (480, 640, 3), "uint8", "observation").rows_per_file == 256
+    assert Column("observation/image/a", (8, 8, 3), "uint8", "observation").rows_per_file == 1984
+    page = Column("observation/image/a", (84, 84, 3), "uint8", "observation")
+    assert page.rows_per_file * page.row_bytes % 4096 == 0
+    assert image.rows_per_file * image.row_bytes % 2**21 == 0
+    odd = Column("observation/image/a", (85, 85, 3), "uint8", "observation")
+    assert 250 <= odd.rows_per_file <= 2000
     low = Column("observation/policy", (30,), "float32", "observation")
     assert 2**19 < low.rows_per_file * low.row_bytes <= 2**20

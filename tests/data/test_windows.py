@@ -1,3 +1,5 @@
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -130,6 +132,55 @@ def test_resuming_in_mid_epoch_gives_the_batches_that_were_to_come(taken, tmp_pa
         assert torch.equal(want.action, found.action)
         assert torch.equal(want.mask, found.mask)
         assert all(torch.equal(want.observation[k], found.observation[k]) for k in want.observation)
+
+
+ODD = RobotSpec("Odd", {CAMERA: ArraySpec((5, 7, 3), "uint8")}, ArraySpec((1,)), 10, 10)
+EVEN = RobotSpec("Even", {CAMERA: ArraySpec((32, 32, 3), "uint8")}, ArraySpec((1,)), 10, 10)
+
+
+@pytest.mark.parametrize("robot", [ODD, EVEN], ids=["file by file", "files side by side"])
+def test_frames_of_many_files(robot, tmp_path, monkeypatch):
+    """Twelve frames of 32 x 32 end at a page, so that files are mapped side by side; those of 5 x 7 do not."""
+    monkeypatch.setattr(Column, "rows_per_file", property(lambda self: 12))
+    episodes = write(tmp_path / "set", [20, 3, 17], robot)
+    dataset = Dataset.open(tmp_path / "set")
+    whole = np.concatenate([e.observation[CAMERA] for e in episodes])
+    np.testing.assert_array_equal(dataset.observation(CAMERA), whole)
+    starts = np.repeat([0, 21, 25], [20, 3, 17])
+    now = starts + np.concatenate([np.arange(n) for n in (20, 3, 17)])
+    for batch in Windows(dataset, 3, 1, 7, seed=0):
+        rows = np.maximum(now[batch.index][:, None] + [-2, -1, 0], starts[batch.index][:, None])
+        np.testing.assert_array_equal(batch.observation[CAMERA].numpy(), whole[rows])
+
+
+def test_frames_outlive_their_data_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(Column, "rows_per_file", property(lambda self: 12))
+    episodes = write(tmp_path / "set", [30], EVEN)
+    windows = Windows(Dataset.open(tmp_path / "set"), 1, 1, 30, seed=0)
+    gc.collect()
+    batch = next(iter(windows))
+    expected = episodes[0].observation[CAMERA][batch.index.numpy()]
+    np.testing.assert_array_equal(batch.observation[CAMERA][:, 0].numpy(), expected)
+
+
+def test_memory_of_a_batch_is_not_reused_while_anything_of_it_is_held(tmp_path):
+    write(tmp_path / "set", [40], SEEING)
+    windows = Windows(Dataset.open(tmp_path / "set"), 1, 1, 4, seed=0)
+    held, copies = [], []
+    for number, batch in enumerate(windows):
+        images = batch.observation[CAMERA]
+        part = [images, images[1:], images.numpy(), images.view(-1), images[2, 0].permute(2, 1, 0)][number % 5]
+        held.append(part)
+        copies.append(torch.as_tensor(part).clone())
+        del batch, images, part
+    for part, copy in zip(held, copies, strict=True):
+        assert torch.equal(torch.as_tensor(part), copy)
+
+
+def test_memory_of_a_batch_is_reused_when_nothing_of_it_is_held(tmp_path):
+    write(tmp_path / "set", [40], SEEING)
+    places = [b.observation[CAMERA].data_ptr() for b in Windows(Dataset.open(tmp_path / "set"), 1, 1, 4, seed=0)]
+    assert len(set(places)) <= 2
 
 
 def test_batches_are_copies(counting):

@@ -74,7 +74,8 @@ def run(
         json_path: where to write the rows.
         cases: what to measure.
         batch_size: windows per batch.
-        rounds: the loaders take turns this often; the best turn of each counts.
+        rounds: the loaders take turns this often; the median of their turns counts, and of the
+            ratios within each round, since other programs on the machine disturb all loaders alike.
         seconds: length of one turn.
         folder: where the data sets are written and removed again; the system's temporary folder by default.
     """
@@ -114,20 +115,27 @@ def loaders(case: Case, dataset: Dataset, scratch: Path, batch_size: int) -> dic
 def _measure(case: Case, scratch: Path, batch_size: int, rounds: int, seconds: float) -> BenchRow:
     dataset = record(case, scratch / "set")
     streams = {name: start() for name, start in loaders(case, dataset, scratch, batch_size).items()}
-    best = dict.fromkeys(streams, 0.0)
-    for _ in range(rounds):
-        for name, stream in streams.items():
-            best[name] = max(best[name], _rate(stream, seconds) * batch_size)
-    peers = {name: best["ours"] / best[name] for name in ("memmap", "ram")}
+    turns: dict[str, list[float]] = {name: [] for name in streams}
+    for name in _order(list(streams), rounds):
+        turns[name].append(_rate(streams[name], seconds) * batch_size)
+    typical = {name: float(np.median(rates)) for name, rates in turns.items()}
+    peers = {name: float(np.median(np.divide(turns["ours"], turns[name]))) for name in ("memmap", "ram")}
     return BenchRow(
         name=case.name,
         num_envs=batch_size,
-        value=best["ours"],
+        value=typical["ours"],
         unit="windows/s",
         limit_ratio=peers["ram"],
         peer_ratios=peers,
-        detail={f"{name}_windows_per_second": rate for name, rate in best.items()},
+        detail={f"{name}_windows_per_second": rate for name, rate in typical.items()},
     )
+
+
+def _order(names: list[str], rounds: int) -> Iterator[str]:
+    """Turns in random order: each loader finds the caches as another one left them."""
+    generator = np.random.default_rng(SEED)
+    for _ in range(rounds):
+        yield from generator.permutation(names).tolist()
 
 
 def _rate(stream: Batches, seconds: float) -> float:
