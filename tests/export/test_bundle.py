@@ -20,7 +20,7 @@ from robo_rlft.policies import Policy
 
 from .conftest import ROBOT, make_policy
 
-FAST = {("mlp", "gaussian", 1), ("unet1d", "reinflow", 1), ("transformer", "euler", 2)}
+FAST = [("mlp", "gaussian", 1), ("unet1d", "reinflow", 1), ("transformer", "euler", 2)]
 FLOWS = [(n, c, k) for n in ("mlp", "unet1d", "transformer") for c in ("euler", "reinflow") for k in (1, 3)]
 EVERY = [*FLOWS, *((n, "gaussian", 1) for n in ("mlp", "unet1d", "transformer"))]
 CASES = [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in EVERY if case not in FAST)]
