@@ -1,0 +1,210 @@
+"""One step of PPO on a chain at the recipes' shapes, beside the plain loop over K (`robo-rlft bench update`).
+
+Both sides compute the same losses of the same minibatch and must get the same gradients. The plain loop evaluates the K
+denoising steps one after another on the whole minibatch, in eager float32 at `highest` precision, with a plain AdamW.
+Ours is the product's own step: pieces of the minibatch with the K steps folded into the batch, the matmul precision
+chosen for this processor, a fused AdamW. The limit is the time of the matrix products alone, in the shapes of ours.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from robo_rlft.envs import make
+from robo_rlft.learning import ppo
+from robo_rlft.policies import Critic, Policy
+from robo_rlft.training.bench.rows import BenchRow, print_table, write_json
+from robo_rlft.training.config import Config
+from robo_rlft.training.configure import compose
+from robo_rlft.training.precision import choose_matmul_precision
+
+RECIPES = ("reinflow/hopper", "reinflow/walker2d", "reinflow/arm_peg_insert")
+PEER = "plain loop"
+SEED = 0
+GRADIENT_TOLERANCE = 1e-5
+"""Largest relative difference (2-norm) of the two sides' gradients: a hundred times the rounding of float32."""
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to do the step.
+
+    Attributes:
+        learner: its own copy of the networks, with its optimisers.
+        config: settings of the update.
+        precision: of float32 matrix products.
+    """
+
+    learner: ppo.Learner
+    config: ppo.PPOConfig
+    precision: str
+
+    def step(self, batch: ppo.PPOBatch) -> None:
+        """One minibatch through actor and critic, as `ppo.update` does it."""
+        torch.set_float32_matmul_precision(self.precision)
+        ppo.update(self.learner, batch, self.config, torch.Generator().manual_seed(SEED))
+
+    def gradients(self, batch: ppo.PPOBatch) -> Tensor:
+        """Gradients of actor and critic after a step of a copy, as one vector."""
+        other = replace(self, learner=copy.deepcopy(self.learner))
+        other.step(batch)
+        modules = (other.learner.policy, other.learner.critic)
+        return torch.cat([p.grad.flatten() for m in modules for p in m.parameters() if p.grad is not None])
+
+
+def run(
+    json_path: str | Path | None = None, *, config: Config | None = None, rounds: int = 40, threads: int = 0
+) -> list[BenchRow]:
+    """Measure the recipes, print the table and write it as JSON if a path is given.
+
+    Args:
+        json_path: where to write the rows.
+        config: measure this configuration only, if it comes from a recipe; else `RECIPES`.
+        rounds: the sides take turns this often. The ratios are medians of those within each round, in processor
+            seconds, since other programs on the machine disturb all sides alike.
+        threads: of torch; 0 takes the recipe's.
+
+    Raises:
+        RuntimeError: the two sides' gradients differ.
+    """
+    configs = [config] if config and config.recipe else [compose([f"recipe={name}"]) for name in RECIPES]
+    rows = [_measure(each, rounds, threads or each.threads or len(os.sched_getaffinity(0))) for each in configs]
+    print_table(rows, "PPO steps per second")
+    if json_path is not None:
+        write_json(rows, json_path)
+    return rows
+
+
+def sides(config: Config) -> tuple[Side, Side, ppo.PPOBatch]:
+    """Ours, the plain loop, and a minibatch of random experience for both."""
+    torch.manual_seed(SEED)
+    env = make(config.env.id, 1, **config.env.params)
+    robot = env.robot
+    env.close()
+    policy, critic = Policy(config.policy, robot), Critic(robot, config.ppo.critic_hidden)
+    settings = replace(config.ppo, epochs=1, grad_clip=0.0, target_kl=0.0, bc_coef=0.0)
+    ours = Side(_learner(policy, critic, fused=True), settings, choose_matmul_precision("auto", torch.device("cpu")))
+    slow = copy.deepcopy(policy)
+    slow.score = partial(slow.score, fold_rows=1)  # pyright: ignore[reportAttributeAccessIssue]
+    plain = Side(_learner(slow, critic, fused=False), replace(settings, fold_rows=0), "highest")
+    return ours, plain, _experience(policy, critic, settings)
+
+
+def _measure(config: Config, rounds: int, threads: int) -> BenchRow:
+    with _threads(threads):
+        ours, plain, batch = sides(config)
+        error = _difference(ours.gradients(batch), plain.gradients(batch))
+        if error > GRADIENT_TOLERANCE:
+            raise RuntimeError(f"{config.recipe}: gradients differ by {error:.1e}, at most {GRADIENT_TOLERANCE:.0e}")
+        steps: dict[str, Step] = {
+            "ours": partial(ours.step, batch),
+            PEER: partial(plain.step, batch),
+            "products": _products(ours, len(batch)),
+        }
+        cpu, wall = _race(steps, rounds)
+    return BenchRow(
+        name=f"update/{config.recipe}",
+        num_envs=len(batch),
+        value=1 / float(np.median(wall["ours"])),
+        unit="steps/s",
+        limit_ratio=float(np.median(cpu["products"] / cpu["ours"])),
+        peer_ratios={PEER: float(np.median(cpu[PEER] / cpu["ours"]))},
+        detail={
+            **{f"{name}_cpu_seconds": float(np.median(turns)) for name, turns in cpu.items()},
+            "wall_ratio": float(np.median(wall[PEER] / wall["ours"])),
+            "gradient_error": error,
+            "threads": threads,
+        },
+    )
+
+
+def _learner(policy: Policy, critic: Critic, *, fused: bool) -> ppo.Learner:
+    critic = copy.deepcopy(critic)
+    make_optimiser = partial(AdamW, lr=1e-5, weight_decay=0.0, fused=fused, foreach=False)
+    return ppo.Learner(policy, critic, make_optimiser(policy.parameters()), make_optimiser(critic.parameters()))
+
+
+def _experience(policy: Policy, critic: Critic, config: ppo.PPOConfig) -> ppo.PPOBatch:
+    rows = config.minibatch
+    obs = {
+        key: torch.randn(rows, policy.config.obs_horizon, *policy.robot.observation[key].shape)
+        for key in policy.config.obs_keys
+    }
+    with torch.no_grad():
+        path = policy.sample(policy.encode(obs), policy.draw_noise(rows))
+    executed = torch.full((rows,), policy.config.execute)
+    newest = {critic.key: torch.randn(rows, *policy.robot.observation[critic.key].shape)}
+    advantage, target, value = torch.randn(3, rows)
+    log_prob = ppo.old_log_prob(policy, obs, path, executed, config)
+    return ppo.PPOBatch(obs, newest, path, executed, log_prob, advantage, target, value)
+
+
+def _products(side: Side, rows: int) -> Step:
+    """The matrix products of one step of ours: forward, gradient of the input, gradient of the weights."""
+    chain_steps = side.learner.policy.chain.steps
+    piece = min(rows, max(1, side.config.fold_rows // chain_steps)) if side.config.fold_rows else rows
+    work = [(rows // piece, *_operands(layer, piece * chain_steps)) for layer in _linears(side.learner.policy)]
+    work += [(1, *_operands(layer, rows)) for layer in _linears(side.learner.critic)]
+
+    def step() -> None:
+        torch.set_float32_matmul_precision(side.precision)
+        with torch.no_grad():
+            for times, x, weight, y in work:
+                for _ in range(times):
+                    x @ weight.T, y @ weight, y.T @ x
+
+    return step
+
+
+def _linears(module: nn.Module) -> Iterator[nn.Linear]:
+    return (layer for layer in module.modules() if isinstance(layer, nn.Linear))
+
+
+def _operands(layer: nn.Linear, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.randn(rows, layer.in_features), layer.weight, torch.randn(rows, layer.out_features)
+
+
+def _race(steps: dict[str, Step], rounds: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Processor and wall seconds of every step in every round, in random order; the first round only warms up."""
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    generator = np.random.default_rng(SEED)
+    for _ in range(rounds + 1):
+        for name in generator.permutation(list(steps)).tolist():
+            start = time.process_time(), time.perf_counter()
+            steps[name]()
+            turns[name].append((time.process_time() - start[0], time.perf_counter() - start[1]))
+    table = {name: np.array(pairs[1:]) for name, pairs in turns.items()}
+    return {k: v[:, 0] for k, v in table.items()}, {k: v[:, 1] for k, v in table.items()}
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    return float((a.double() - b.double()).norm() / b.double().norm())
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Torch's threads and precision inside the block; both as before afterwards."""
+    before, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.set_float32_matmul_precision(precision)
+
+
+__all__: Sequence[str] = ("PEER", "RECIPES", "Side", "run", "sides")
