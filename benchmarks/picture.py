@@ -40,7 +40,7 @@ FRAMES = 4
 HOLD_S = 0.5
 """Seconds that a video rests on its last frame."""
 _DPI = (110, 100, 90, 80, 70, 60, 50)
-_INK, _SOFT, _TRACK, _GOOD, _BAD = "#1c2024", "#667079", "#eceeea", "#2f8f6b", "#c8553d"
+_INK, _SOFT, _TRACK, _RATE, _GOOD, _BAD = "#1c2024", "#667079", "#eceeea", "#1f6f8b", "#2f8f6b", "#c8553d"
 
 
 @dataclass(frozen=True)
@@ -174,15 +174,14 @@ def _figure(strips: Sequence[Strip], dpi: int) -> Figure:
 
 
 def _draw_caption(row: SubFigure, strip: Strip) -> None:
-    colour = _GOOD if strip.success else _BAD
-    row.text(0.02, 0.64, f"{100 * strip.rate:.0f} %", size=30, weight="bold", color=_INK, va="center")
+    row.text(0.02, 0.64, f"{100 * strip.rate:.3g} %", size=28, weight="bold", color=_INK, va="center")
     row.text(0.02, 0.36, strip.caption, size=11, color=_SOFT, va="center", linespacing=1.35)
     bar = row.add_axes((0.02, 0.12, 0.145, 0.05))
     bar.set_xlim(0, 1)
     bar.set_axis_off()
     bar.barh(0, 1, color=_TRACK)
-    bar.barh(0, strip.high - strip.low, left=strip.low, color=colour, alpha=0.45)
-    bar.plot([strip.rate] * 2, [-0.4, 0.4], color=colour, linewidth=3)
+    bar.barh(0, strip.high - strip.low, left=strip.low, color=_RATE, alpha=0.45)
+    bar.plot([strip.rate] * 2, [-0.4, 0.4], color=_RATE, linewidth=3)
 
 
 def _draw_frames(row: SubFigure, strip: Strip) -> None:

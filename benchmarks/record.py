@@ -14,6 +14,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -43,9 +44,13 @@ MACHINE_SETTINGS = (
     "data.path",
     "threads",
     "env.threads",
+    "collect",
+    "evaluate",
     "export",
 )
-"""Settings that a command to repeat a run leaves out, or writes by itself: places, logging, the machine."""
+"""Settings that a command to repeat a run leaves out, or writes by itself: places, logging, machine, other verbs."""
+UNREAD = {"pretrain": ("ppo",), "finetune": ("bc",)}
+"""Settings that a verb does not read."""
 
 
 def main(argv: Sequence[str] | None = None, records: Path = RECORDS) -> int:
@@ -120,15 +125,15 @@ def command_of(config: Mapping[str, Any], verb: str) -> str:
         ConfigError: the recipe is not known any more.
     """
     recipe, ours = config.get("recipe", ""), flatten(config)
-    base = flatten(plain(compose([f"recipe={recipe}"] if recipe else [])))
+    base = _recipe(recipe)
     places = () if ours.get("run.checkpoint") == SCRATCH else ("run.checkpoint",)
     changed = [
         f"{key}={_hydra(mine)}"
-        for key, _, mine in differences(base, ours, (*MACHINE_SETTINGS, *places))
+        for key, _, mine in differences(base, ours, (*MACHINE_SETTINGS, *UNREAD[verb], *places))
         if key in ours and (key in base or is_open(key))
     ]
     first = [f"recipe={recipe}"] if recipe else []
-    words = [*first, f"seed={config['seed']}", *_start(config), *changed]
+    words = [*first, f"seed={config['seed']}", *_start(config, verb), *changed]
     return " ".join(["robo-rlft", verb, *map(shlex.quote, words)])
 
 
@@ -198,16 +203,22 @@ def _evaluations(run: Path) -> list[dict[str, Any]]:
     return [_read(file) for file in files if not file.name.startswith(IN_TRAINING)]
 
 
-def _start(config: Mapping[str, Any]) -> list[str]:
+@cache
+def _recipe(name: str) -> dict[str, Any]:
+    """A recipe's settings by dotted key."""
+    return flatten(plain(compose([f"recipe={name}"] if name else [])))
+
+
+def _start(config: Mapping[str, Any], verb: str) -> list[str]:
     """The checkpoint a run began with, where it is not the one its recipe finds by itself, as its recipe calls it."""
     given = config.get("run", {}).get("checkpoint", "")
     source = run_folder(Path(given))
     if not given or not (source / "config.yaml").is_file():
         return []
     theirs = read_config(source)
-    verb = _read(source / "versions.json")["verb"]
-    same = verb == "pretrain" and all(theirs.get(key) == config.get(key) for key in ("recipe", "seed"))
-    return [] if same else [f"run.checkpoint={RUNS / theirs['recipe']}/{verb}-seed{theirs['seed']}"]
+    made_by = _read(source / "versions.json")["verb"]
+    found = (verb, made_by) == ("finetune", "pretrain") and all(theirs[k] == config[k] for k in ("recipe", "seed"))
+    return [] if found else [f"run.checkpoint={RUNS / theirs['recipe']}/{made_by}-seed{theirs['seed']}"]
 
 
 def _with_run(config: Mapping[str, Any]) -> dict[str, Any]:
