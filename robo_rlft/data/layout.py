@@ -176,7 +176,8 @@ def columns_of(robot: RobotSpec) -> dict[str, Column]:
 
 def content_hash(robot: RobotSpec, digests: bytes) -> str:
     """The data set's hash from its spec and its episodes' digests, in order."""
-    spec = json.dumps(robot.to_dict(), sort_keys=True).encode()
+    as_read = RobotSpec.from_dict(json.loads(json.dumps(robot.to_dict())))  # 20 and 20.0 Hz are the same robot
+    spec = json.dumps(as_read.to_dict(), sort_keys=True).encode()
     return hashlib.sha256(spec + digests).hexdigest()
 
 

@@ -11,6 +11,7 @@ from robo_rlft.data import Dataset, DatasetWriter
 from robo_rlft.data.layout import Column
 from robo_rlft.data.validate import validate
 from robo_rlft.errors import DataError
+from robo_rlft.spec import ArraySpec, RobotSpec
 
 ACTION_CHUNK = "action/c/0/0"
 SHARD = f"observation/{CAMERA}/c/0/0/0/0"
@@ -105,6 +106,13 @@ def test_a_sound_data_set_has_no_findings(path):
     assert report.ok
     assert report.findings == ()
     assert "sound, 3 episodes, 15 steps" in str(report)
+
+
+def test_a_spec_with_whole_numbers_and_tuples_is_sound(tmp_path):
+    action = ArraySpec((2,), names=("x", "y"), low=(-1, -1), high=(1, 1))
+    robot = RobotSpec("Toy", ROBOT.observation, action, 20, 50, {"hole": (0, 1), "clearance_m": 0.001})
+    write(tmp_path / "set", [3], robot)
+    assert validate(tmp_path / "set").findings == ()
 
 
 @pytest.mark.parametrize(
