@@ -353,6 +353,15 @@ def test_speed_page_judges_the_goals_by_the_worst_case(tmp_path: Path) -> None:
     assert page.count("Not measured yet") == 2
 
 
+@pytest.mark.parametrize(("ratio", "word"), [(2.0, "yes"), (1.99, "no")])
+def test_updates_are_judged_by_the_plain_loop(ratio: float, word: str) -> None:
+    row = bench_row("update/reinflow/hopper", 1024, 0.8, **{"plain loop": ratio})
+    row["detail"] = {"gradient_error": 2.3e-7}
+    page = speed_page({"update": {**VERSIONS, "rows": [row]}})
+    assert cells(page, "at least twice as fast as the plain loop")[2] == word
+    assert cells(page, "update/reinflow/hopper")[-3:] == ["0.800", f"{ratio:.2f}", "2e-07"]
+
+
 def test_only_rows_of_a_bench_are_recorded_as_such(tmp_path: Path) -> None:
     dump(tmp_path / "other.json", {"rows": []})
     with pytest.raises(RunError, match="does not hold the rows of a bench"):
