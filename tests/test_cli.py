@@ -197,9 +197,10 @@ def test_options_of_a_conversion_are_no_settings(monkeypatch: pytest.MonkeyPatch
 
 def test_every_verb_calls_a_function_that_exists() -> None:
     """The verbs import late, so a renamed function would only be missed by its user."""
+    from robo_rlft import demo
     from robo_rlft.data import convert
     from robo_rlft.export import bundle, run
-    from robo_rlft.training import catalogue, collect, demo, doctor, evaluate, finetune, pretrain, report
+    from robo_rlft.training import catalogue, collect, doctor, evaluate, finetune, pretrain, report
     from robo_rlft.training.bench import data, envs, update
 
     functions = (collect.collect, pretrain.pretrain, finetune.finetune, evaluate.evaluate, demo.demo, report.view)

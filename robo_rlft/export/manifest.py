@@ -110,8 +110,9 @@ class Manifest:
 
 def to_yaml(manifest: Manifest) -> bytes:
     """The text of `controller.yaml`, its digest included."""
+    # Unescaped, some characters (U+0085) would be read back as spaces: everything beyond ASCII is escaped.
     text = _HEADER + yaml.dump(
-        _to_dict(manifest), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=116, allow_unicode=True
+        _to_dict(manifest), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=116, allow_unicode=False
     )
     return text.encode() + _digest_line(text.encode())
 
