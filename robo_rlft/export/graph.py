@@ -34,6 +34,8 @@ class DeterministicPolicy(nn.Module):
     def __init__(self, policy: Policy) -> None:
         super().__init__()
         self.policy = copy.deepcopy(policy).cpu().float().eval().requires_grad_(False)
+        # Runtimes compute in float32, whatever the training used.
+        self.policy.chain.config.precision = "float32"
         limits = policy.robot.action
         self.register_buffer("low", torch.tensor(limits.low or (-torch.inf,), dtype=torch.float32))
         self.register_buffer("high", torch.tensor(limits.high or (torch.inf,), dtype=torch.float32))

@@ -192,8 +192,9 @@ def aggregate(
     """
     if how not in AGGREGATIONS:
         raise ConfigError(f"ppo.aggregation '{how}' is unknown: choose one of {', '.join(AGGREGATIONS)}")
-    total = torch.where(mask, x, 0.0).sum(dim=(0, 2, 3))
-    return total if how == "sum" else total / (mask.sum(dim=(0, 2, 3)) * x.shape[-1]).clamp(min=1)
+    valid = mask.squeeze(-1)
+    total = torch.where(valid, x.sum(-1), 0.0).sum(dim=(0, 2))
+    return total if how == "sum" else total / (valid.sum(dim=(0, 2)) * x.shape[-1]).clamp(min=1)
 
 
 def normalise(advantage: Tensor) -> Tensor:

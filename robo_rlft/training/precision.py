@@ -16,7 +16,7 @@ def choose_matmul_precision(setting: str, device: torch.device) -> str:
     """The value for `torch.set_float32_matmul_precision`.
 
     `auto` takes TF32 (`high`) on a GPU. On a CPU it takes `medium` only on AMD processors with AVX-512 and without AMX:
-    there it moves the products to a faster library at errors of about 1e-4, while AMX would really compute in bfloat16.
+    there it moves the products to a faster library and stays as exact, while AMX would really compute in bfloat16.
 
     Raises:
         ConfigError: an unknown setting.

@@ -18,6 +18,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "export.checkpoint": ("last", "best"),
     "policy.network.name": ("mlp", "unet1d", "transformer"),
     "policy.chain.name": ("euler", "reinflow", "gaussian"),
+    "policy.chain.precision": ("float32", "bfloat16"),
     "policy.obs_normaliser": ("gaussian", "minmax", "none"),
     "policy.action_normaliser": ("minmax", "bounds"),
     "bc.time_sampling": ("uniform", "beta", "logit_normal"),

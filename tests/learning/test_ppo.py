@@ -145,7 +145,7 @@ def test_entropy_bonus_by_hand() -> None:
     made = policy("gaussian", dtype=torch.float64)
     batch = experience(made)
     loss, info = ppo.actor_loss(made, replace(batch, advantage=0 * batch.advantage), replace(CONFIG, entropy_coef=0.5))
-    entropy = torch.distributions.Normal(0.0, made.chain.get_parameter("log_std").exp()).entropy()
+    entropy = torch.distributions.Normal(0.0, made.chain.get_parameter("log_std").detach().exp()).entropy()
     per_row = [float(entropy[: int(n)].mean()) for n in batch.executed]
     assert info["entropy"].item() == pytest.approx(sum(per_row) / len(per_row))
     assert loss.item() == pytest.approx(-0.5 * info["entropy"].item())
@@ -170,8 +170,9 @@ def test_pieces_change_nothing_but_speed(chain: str, fold_rows: int) -> None:
     assert (weights(whole.policy) - weights(made)).abs().max() > 1e-6
 
 
-def test_the_first_ratio_is_one_and_is_reported() -> None:
-    made = policy()
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_first_ratio_is_one_and_is_reported(precision: str) -> None:
+    made = policy(precision=precision)
     _, info = update(made, experience(made), replace(CONFIG, epochs=3))
     assert info["first_ratio_error"] <= 1e-5
     assert info["updates"] == 9
@@ -278,14 +279,19 @@ def test_normalised_advantages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chain", "how", "clip", "lr"), [("gaussian", "sum", 0.2, 0.005), ("reinflow", "mean", 0.1, 0.003)]
+    ("chain", "how", "clip", "lr", "precision"),
+    [
+        ("gaussian", "sum", 0.2, 0.005, "float32"),
+        ("reinflow", "mean", 0.1, 0.003, "float32"),
+        ("reinflow", "mean", 0.1, 0.003, "bfloat16"),
+    ],
 )
 def test_learns_a_bandit_whose_best_action_depends_on_the_observation(
-    chain: str, how: str, clip: float, lr: float
+    chain: str, how: str, clip: float, lr: float, precision: str
 ) -> None:
     """Reward -(a - .6 o)^2 with o = +-1: the expected reward rises to near that of the noise alone."""
     noise = {"init_std": 0.3} if chain == "gaussian" else {"std_min": 0.05, "std_max": 0.2}
-    made = policy(chain, steps=2, chunk=1, spec=robot(1, 1), lively=0.0, **noise)
+    made = policy(chain, steps=2, chunk=1, spec=robot(1, 1), lively=0.0, precision=precision, **noise)
     config = PPOConfig(
         epochs=4, minibatch=128, aggregation=how, clip=clip, entropy_coef=0.0, target_kl=0.0, log_ratio_bound=0.0
     )

@@ -229,11 +229,13 @@ def test_every_number_has_a_range_and_every_rule_a_setting() -> None:
 
 def test_choices_are_those_that_can_be_built() -> None:
     from robo_rlft.policies.chains import CHAINS
+    from robo_rlft.policies.chains.base import PRECISIONS
     from robo_rlft.policies.networks import NETWORKS
     from robo_rlft.training.precision import SETTINGS
 
     assert set(CHOICES["policy.network.name"]) == set(NETWORKS)
     assert set(CHOICES["policy.chain.name"]) == set(CHAINS)
+    assert set(CHOICES["policy.chain.precision"]) == set(PRECISIONS)
     assert set(CHOICES["matmul"]) == set(SETTINGS)
 
 

@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from robo_rlft.errors import ConfigError
+from robo_rlft.errors import ConfigError, unknown_name
 from robo_rlft.policies.condition import Cond
 from robo_rlft.policies.config import ChainConfig
 
 Chunk = Float[Tensor, "batch chunk action"]
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ class Chain(nn.Module, ABC):
         del cond_width
         if config.steps < 1:
             raise ConfigError(f"policy.chain.steps is {config.steps}: at least 1")
+        if config.precision not in PRECISIONS:
+            raise ConfigError(unknown_name("policy.chain.precision", config.precision, PRECISIONS))
         self.config = config
         self.event = event
         self.steps = config.steps
@@ -102,7 +105,7 @@ class Chain(nn.Module, ABC):
 
     def drift(self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"]) -> Chunk:
         """The flow's Euler step, x + v(x, t) / K, bounded by `latent_clip`."""
-        mean = x + network(x, t, cond) / self.steps
+        mean = x + self._velocity(network, cond, x, t) / self.steps
         clip = self.config.latent_clip
         return mean.clamp(-clip, clip) if clip > 0 else mean
 
@@ -173,6 +176,13 @@ class Chain(nn.Module, ABC):
             hold: share during which nothing changes.
             final: where the schedule ends, 1 for no schedule.
         """
+
+    def _velocity(self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"]) -> Chunk:
+        """The one place that calls the network, so that a rollout and its update never differ in precision."""
+        reduced = self.config.precision == "bfloat16"
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=reduced):
+            velocity = network(x, t, cond)
+        return velocity.to(x.dtype)
 
     def _time(self, x: Chunk, k: int) -> Float[Tensor, " batch"]:
         return torch.full((x.shape[0],), k / self.steps, device=x.device, dtype=x.dtype)

@@ -3,12 +3,14 @@
 Both sides compute the same losses of the same minibatch and must get the same gradients. The plain loop evaluates the K
 denoising steps one after another on the whole minibatch, in eager float32 at `highest` precision, with a plain AdamW.
 Ours is the product's own step: pieces of the minibatch with the K steps folded into the batch, the matmul precision
-chosen for this processor, a fused AdamW. The limit is the time of the matrix products alone, in the shapes of ours.
+chosen for this processor, a fused AdamW; a second row computes the velocity in bfloat16, as rollouts then do too. The
+limit is the time of the matrix products alone, in the shapes and precision of ours.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,10 +33,12 @@ from robo_rlft.training.configure import compose
 from robo_rlft.training.precision import choose_matmul_precision
 
 RECIPES = ("reinflow/hopper", "reinflow/walker2d", "reinflow/arm_peg_insert")
+PUBLISHED = ("recipe=reinflow/hopper", "policy.network.hidden=[512,512,512]", "ppo.minibatch=20000")
+"""The shapes of ReinFlow's own experiments on the Gym tasks: rows of a large minibatch fall out of the caches."""
 PEER = "plain loop"
 SEED = 0
-GRADIENT_TOLERANCE = 1e-5
-"""Largest relative difference (2-norm) of the two sides' gradients: a hundred times the rounding of float32."""
+TOLERANCE = {"float32": 1e-5, "bfloat16": 0.05}
+"""Largest relative difference (2-norm) of actor or critic gradients: 100 and 10 times the precision's rounding."""
 
 Step = Callable[[], object]
 
@@ -58,12 +62,11 @@ class Side:
         torch.set_float32_matmul_precision(self.precision)
         ppo.update(self.learner, batch, self.config, torch.Generator().manual_seed(SEED))
 
-    def gradients(self, batch: ppo.PPOBatch) -> Tensor:
-        """Gradients of actor and critic after a step of a copy, as one vector."""
+    def gradients(self, batch: ppo.PPOBatch) -> tuple[Tensor, Tensor]:
+        """Gradients of actor and critic in a step of a copy, as one vector each."""
         other = replace(self, learner=copy.deepcopy(self.learner))
         other.step(batch)
-        modules = (other.learner.policy, other.learner.critic)
-        return torch.cat([p.grad.flatten() for m in modules for p in m.parameters() if p.grad is not None])
+        return _gradient(other.learner.policy), _gradient(other.learner.critic)
 
 
 def run(
@@ -79,55 +82,64 @@ def run(
         threads: of torch; 0 takes the recipe's.
 
     Raises:
-        RuntimeError: the two sides' gradients differ.
+        RuntimeError: the two sides' gradients differ by more than `TOLERANCE`.
     """
-    configs = [config] if config and config.recipe else [compose([f"recipe={name}"]) for name in RECIPES]
-    rows = [_measure(each, rounds, threads or each.threads or len(os.sched_getaffinity(0))) for each in configs]
+    cases = {config.recipe: config} if config and config.recipe else _cases()
+    rows = []
+    for name, each in cases.items():
+        with _threads(threads or each.threads or len(os.sched_getaffinity(0))):
+            rows += [_measure(f"update/{name}", each, precision, rounds) for precision in TOLERANCE]
     print_table(rows, "PPO steps per second")
     if json_path is not None:
         write_json(rows, json_path)
     return rows
 
 
-def sides(config: Config) -> tuple[Side, Side, ppo.PPOBatch]:
-    """Ours, the plain loop, and a minibatch of random experience for both."""
+def sides(config: Config, precision: str = "float32") -> tuple[Side, Side, ppo.PPOBatch]:
+    """Ours with the velocity in this precision, the plain loop, and a minibatch of random experience for both."""
     torch.manual_seed(SEED)
     env = make(config.env.id, 1, **config.env.params)
     robot = env.robot
     env.close()
     policy, critic = Policy(config.policy, robot), Critic(robot, config.ppo.critic_hidden)
     settings = replace(config.ppo, epochs=1, grad_clip=0.0, target_kl=0.0, bc_coef=0.0)
-    ours = Side(_learner(policy, critic, fused=True), settings, choose_matmul_precision("auto", torch.device("cpu")))
+    batch = _experience(policy, critic, settings)
     slow = copy.deepcopy(policy)
+    policy.chain.config = replace(policy.chain.config, precision=precision)
+    ours = Side(_learner(policy, critic, fused=True), settings, choose_matmul_precision("auto", torch.device("cpu")))
     slow.score = partial(slow.score, fold_rows=1)  # pyright: ignore[reportAttributeAccessIssue]
     plain = Side(_learner(slow, critic, fused=False), replace(settings, fold_rows=0), "highest")
-    return ours, plain, _experience(policy, critic, settings)
+    return ours, plain, batch
 
 
-def _measure(config: Config, rounds: int, threads: int) -> BenchRow:
-    with _threads(threads):
-        ours, plain, batch = sides(config)
-        error = _difference(ours.gradients(batch), plain.gradients(batch))
-        if error > GRADIENT_TOLERANCE:
-            raise RuntimeError(f"{config.recipe}: gradients differ by {error:.1e}, at most {GRADIENT_TOLERANCE:.0e}")
-        steps: dict[str, Step] = {
-            "ours": partial(ours.step, batch),
-            PEER: partial(plain.step, batch),
-            "products": _products(ours, len(batch)),
-        }
-        cpu, wall = _race(steps, rounds)
+def _cases() -> dict[str, Config]:
+    return {name: compose([f"recipe={name}"]) for name in RECIPES} | {"published shapes": compose(PUBLISHED)}
+
+
+def _measure(name: str, config: Config, precision: str, rounds: int) -> BenchRow:
+    ours, plain, batch = sides(config, precision)
+    error = max(map(_difference, ours.gradients(batch), plain.gradients(batch)))
+    if error > TOLERANCE[precision]:
+        raise RuntimeError(f"{name}: gradients in {precision} differ by {error:.1e}, at most {TOLERANCE[precision]:g}")
+    steps: dict[str, Step] = {
+        "ours": partial(ours.step, batch),
+        PEER: partial(plain.step, batch),
+        "products": _products(ours, len(batch)),
+    }
+    cpu, wall = _race(steps, max(3, min(rounds, rounds * 512 // len(batch))))
+    seconds = {f"{side}_cpu_seconds": float(np.median(turns)) for side, turns in cpu.items()}
     return BenchRow(
-        name=f"update/{config.recipe}",
+        name=name if precision == "float32" else f"{name} {precision}",
         num_envs=len(batch),
         value=1 / float(np.median(wall["ours"])),
         unit="steps/s",
         limit_ratio=float(np.median(cpu["products"] / cpu["ours"])),
         peer_ratios={PEER: float(np.median(cpu[PEER] / cpu["ours"]))},
-        detail={
-            **{f"{name}_cpu_seconds": float(np.median(turns)) for name, turns in cpu.items()},
+        detail=seconds
+        | {
             "wall_ratio": float(np.median(wall[PEER] / wall["ours"])),
             "gradient_error": error,
-            "threads": threads,
+            "threads": torch.get_num_threads(),
         },
     )
 
@@ -155,27 +167,40 @@ def _experience(policy: Policy, critic: Critic, config: ppo.PPOConfig) -> ppo.PP
 
 def _products(side: Side, rows: int) -> Step:
     """The matrix products of one step of ours: forward, gradient of the input, gradient of the weights."""
-    chain_steps = side.learner.policy.chain.steps
-    piece = min(rows, max(1, side.config.fold_rows // chain_steps)) if side.config.fold_rows else rows
-    work = [(rows // piece, *_operands(layer, piece * chain_steps)) for layer in _linears(side.learner.policy)]
-    work += [(1, *_operands(layer, rows)) for layer in _linears(side.learner.critic)]
+    policy, critic = side.learner.policy, side.learner.critic
+    fold = min(side.config.fold_rows or rows * policy.chain.steps, rows * policy.chain.steps)
+    dtype = getattr(torch, policy.chain.config.precision)
+    work = [_operands(layer, fold, dtype) for layer in _linears(policy.network)] + [
+        _operands(layer, fold, torch.float32) for layer in _linears(policy.chain)
+    ]
+    times = math.ceil(rows * policy.chain.steps / fold)
+    whole = [_operands(layer, rows, torch.float32) for layer in _linears(critic)]
 
     def step() -> None:
         torch.set_float32_matmul_precision(side.precision)
-        with torch.no_grad():
-            for times, x, weight, y in work:
-                for _ in range(times):
-                    x @ weight.T, y @ weight, y.T @ x
+        for operands in (*work * times, *whole):
+            _multiply(*operands)
 
     return step
+
+
+@torch.no_grad()
+def _multiply(x: Tensor, weight: Tensor, y: Tensor) -> None:
+    torch.mm(x, weight.T)
+    torch.mm(y, weight)
+    torch.mm(y.T, x)
 
 
 def _linears(module: nn.Module) -> Iterator[nn.Linear]:
     return (layer for layer in module.modules() if isinstance(layer, nn.Linear))
 
 
-def _operands(layer: nn.Linear, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.randn(rows, layer.in_features), layer.weight, torch.randn(rows, layer.out_features)
+def _operands(layer: nn.Linear, rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.randn(rows, layer.in_features).to(dtype),
+        layer.weight.detach().to(dtype),
+        torch.randn(rows, layer.out_features).to(dtype),
+    )
 
 
 def _race(steps: dict[str, Step], rounds: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -189,6 +214,10 @@ def _race(steps: dict[str, Step], rounds: int) -> tuple[dict[str, np.ndarray], d
             turns[name].append((time.process_time() - start[0], time.perf_counter() - start[1]))
     table = {name: np.array(pairs[1:]) for name, pairs in turns.items()}
     return {k: v[:, 0] for k, v in table.items()}, {k: v[:, 1] for k, v in table.items()}
+
+
+def _gradient(module: nn.Module) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
 
 
 def _difference(a: Tensor, b: Tensor) -> float:
