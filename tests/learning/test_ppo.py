@@ -214,7 +214,7 @@ def test_regulariser_is_zero_for_equal_policies_and_keeps_the_noise() -> None:
     batch, noise = experience(made), made.draw_noise(ROWS)[:1]
     kept = noise.clone()
     reference = copy.deepcopy(made)
-    assert float(ppo.bc_regulariser(made, reference, batch, noise)) == 0
+    assert ppo.bc_regulariser(made, reference, batch, noise).item() == 0
     with torch.no_grad():
         for weight in made.network.parameters():
             weight.add_(0.05 * torch.randn_like(weight))
