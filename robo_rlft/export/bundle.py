@@ -47,7 +47,7 @@ def export(config: Config) -> Path:
     """
     settings = config.export
     run = Path(config.run.checkpoint) if config.run.checkpoint else run_path(config, "finetune")
-    policy, meta = load_policy(run, settings.checkpoint)
+    policy, meta = load_policy(run, "best" if settings.checkpoint == "best" else "last")
     target = Path(settings.dir) if settings.dir else run_folder(run) / "bundle"
     source = {"run": run_folder(run).name, "checkpoint": settings.checkpoint} | {
         k: meta[k] for k in _SOURCE if k in meta
