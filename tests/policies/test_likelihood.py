@@ -158,6 +158,20 @@ def test_noise_is_cut_at_its_bound() -> None:
     assert path.latents[0].abs().max() > 2, "the start of the path is not cut"
 
 
+@pytest.mark.parametrize(("shift", "bias"), [(0.1, -2.5e-5), (0.5, -8.4e-4)])
+def test_the_documented_bias_of_the_cut_noise(shift: float, bias: float) -> None:
+    """E[p_new / p_old] - 1 of a mean moved by `shift` standard deviations, noise cut at 3: docs/methods/reinflow.md."""
+    rows, sigma = 100_001, 0.2
+    config = ChainConfig(name="reinflow", steps=1, std_min=sigma, std_max=sigma, latent_clip=0, noise_clip=3)
+    chain = build_chain(config, (1, 1), 0).double().requires_grad_(False)
+    # Evenly spaced quantiles instead of draws: the mean is a quadrature.
+    noise = Reference(0.0, 1.0).icdf((torch.arange(rows, dtype=torch.float64) + 0.5) / rows).view(1, -1, 1, 1)
+    path = chain.sample(Field(lambda x, t: 0 * x), nothing(rows), torch.cat([torch.zeros_like(noise), noise]))
+    moved = Field(lambda x, t: torch.full_like(x, shift * sigma))
+    old, new = (chain.score(f, nothing(rows), path).log_prob[1] for f in (Field(lambda x, t: 0 * x), moved))
+    assert float((new - old).exp().mean()) - 1 == pytest.approx(bias, rel=0.02)
+
+
 def test_a_deterministic_chain_says_what_to_do() -> None:
     made = policy("euler")
     cond, path = roll(made, 2)
