@@ -238,10 +238,10 @@ def test_regulariser_pulls_towards_the_reference() -> None:
             weight.add_(0.05 * torch.randn_like(weight))
     state = learner(moved, lr=0.05, reference=made)
     noise = made.draw_noise(ROWS)[:1]
-    before = float(ppo.bc_regulariser(moved, made, batch, noise))
+    before = ppo.bc_regulariser(moved, made, batch, noise).item()
     info = ppo.update(state, still, replace(CONFIG, bc_coef=1.0, epochs=20), torch.Generator().manual_seed(0))
     assert info["bc_distance"] > 0
-    assert float(ppo.bc_regulariser(moved, made, batch, noise)) < 0.7 * before
+    assert ppo.bc_regulariser(moved, made, batch, noise).item() < 0.7 * before
 
 
 def test_value_loss_by_hand() -> None:
