@@ -288,7 +288,7 @@ def make_learner(config: Config, robot: RobotSpec) -> ppo.Learner:
             f"policy.chain.name={config.policy.chain.name} has no likelihood, fine-tuning needs one: "
             "use policy.chain.name=reinflow"
         )
-    critic = Critic(robot, config.ppo.critic_hidden, config.policy.obs_clip)
+    critic = Critic(robot, config.ppo.critic_hidden, config.policy.obs_clip, config.policy.chain.precision)
     if critic.key in policy.config.obs_keys:
         critic.norm.load_state_dict(policy.obs_affine(critic.key).state_dict())
     reference = copy.deepcopy(policy).requires_grad_(False) if config.ppo.bc_coef > 0 else None

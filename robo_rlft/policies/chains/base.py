@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,10 +18,10 @@ from torch import Tensor, nn
 from robo_rlft.errors import ConfigError, unknown_name
 from robo_rlft.policies.condition import Cond
 from robo_rlft.policies.config import ChainConfig
+from robo_rlft.policies.precision import PRECISIONS, computing_in
 
 Chunk = Float[Tensor, "batch chunk action"]
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,18 @@ class Normal:
     mean: Chunk
     std: Chunk
 
+    @cached_property
+    def log_std(self) -> Chunk:
+        """Logarithm of the standard deviation, computed once for density and entropy."""
+        return self.std.log()
+
     def log_prob(self, x: Chunk) -> Chunk:
         """Log-density of every entry."""
-        return -0.5 * ((x - self.mean) / self.std) ** 2 - self.std.log() - LOG_SQRT_2PI
+        return -0.5 * ((x - self.mean) / self.std) ** 2 - self.log_std - LOG_SQRT_2PI
 
     def entropy(self) -> Chunk:
         """Entropy of every entry."""
-        return 0.5 + LOG_SQRT_2PI + self.std.log()
+        return 0.5 + LOG_SQRT_2PI + self.log_std
 
     def kl(self, other: Normal) -> Chunk:
         """KL(self || other) of every entry."""
@@ -179,8 +185,7 @@ class Chain(nn.Module, ABC):
 
     def _velocity(self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"]) -> Chunk:
         """The one place that calls the network, so that a rollout and its update never differ in precision."""
-        reduced = self.config.precision == "bfloat16"
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=reduced):
+        with computing_in(self.config.precision, x.device):
             velocity = network(x, t, cond)
         return velocity.to(x.dtype)
 

@@ -18,6 +18,7 @@ from robo_rlft.policies.chains.base import Chain, Chunk, Normal
 from robo_rlft.policies.condition import Cond
 from robo_rlft.policies.config import ChainConfig
 from robo_rlft.policies.networks.layers import mlp, sinusoid
+from robo_rlft.policies.precision import computing_in
 
 TIME_FEATURES = 16
 
@@ -45,7 +46,9 @@ class ReinFlow(Chain):
 
     def std(self, cond: Cond, t: Float[Tensor, " batch"]) -> Chunk:
         """Standard deviation within its bounds; its gradient stops at the condition."""
-        raw = self.noise(torch.cat([sinusoid(t, TIME_FEATURES), cond.vector.detach()], dim=-1))
+        features = torch.cat([sinusoid(t, TIME_FEATURES), cond.vector.detach()], dim=-1)
+        with computing_in(self.config.precision, features.device):
+            raw = self.noise(features).to(features.dtype)
         low, high = 2 * math.log(self.config.std_min), 2 * self.std_bound.log()
         log_var = low + (high - low) * (torch.tanh(raw) + 1) / 2
         return (0.5 * log_var).exp().unflatten(-1, self.event)

@@ -3,7 +3,7 @@
 Both sides compute the same losses of the same minibatch and must get the same gradients. The plain loop evaluates the K
 denoising steps one after another on the whole minibatch, in eager float32 at `highest` precision, with a plain AdamW.
 Ours is the product's own step: pieces of the minibatch with the K steps folded into the batch, the matmul precision
-chosen for this processor, a fused AdamW; a second row computes the velocity in bfloat16, as rollouts then do too. The
+chosen for this processor, a fused AdamW; a second row computes the networks in bfloat16, as rollouts then do too. The
 limit is the time of the matrix products alone, in the shapes and precision of ours.
 """
 
@@ -96,7 +96,7 @@ def run(
 
 
 def sides(config: Config, precision: str = "float32") -> tuple[Side, Side, ppo.PPOBatch]:
-    """Ours with the velocity in this precision, the plain loop, and a minibatch of random experience for both."""
+    """Ours with the networks in this precision, the plain loop, and a minibatch of random experience for both."""
     torch.manual_seed(SEED)
     env = make(config.env.id, 1, **config.env.params)
     robot = env.robot
@@ -105,10 +105,11 @@ def sides(config: Config, precision: str = "float32") -> tuple[Side, Side, ppo.P
     settings = replace(config.ppo, epochs=1, grad_clip=0.0, target_kl=0.0, bc_coef=0.0)
     batch = _experience(policy, critic, settings)
     slow = copy.deepcopy(policy)
-    policy.chain.config = replace(policy.chain.config, precision=precision)
-    ours = Side(_learner(policy, critic, fused=True), settings, choose_matmul_precision("auto", torch.device("cpu")))
     slow.score = partial(slow.score, fold_rows=1)  # pyright: ignore[reportAttributeAccessIssue]
     plain = Side(_learner(slow, critic, fused=False), replace(settings, fold_rows=0), "highest")
+    policy.chain.config = replace(policy.chain.config, precision=precision)
+    critic.precision = precision
+    ours = Side(_learner(policy, critic, fused=True), settings, choose_matmul_precision("auto", torch.device("cpu")))
     return ours, plain, batch
 
 
@@ -170,11 +171,9 @@ def _products(side: Side, rows: int) -> Step:
     policy, critic = side.learner.policy, side.learner.critic
     fold = min(side.config.fold_rows or rows * policy.chain.steps, rows * policy.chain.steps)
     dtype = getattr(torch, policy.chain.config.precision)
-    work = [_operands(layer, fold, dtype) for layer in _linears(policy.network)] + [
-        _operands(layer, fold, torch.float32) for layer in _linears(policy.chain)
-    ]
+    work = [_operands(layer, fold, dtype) for layer in (*_linears(policy.network), *_linears(policy.chain))]
     times = math.ceil(rows * policy.chain.steps / fold)
-    whole = [_operands(layer, rows, torch.float32) for layer in _linears(critic)]
+    whole = [_operands(layer, rows, dtype) for layer in _linears(critic)]
 
     def step() -> None:
         torch.set_float32_matmul_precision(side.precision)
