@@ -41,9 +41,9 @@ class ChainConfig:
         std_max: upper bound of ReinFlow's noise (Gym .24, Ant and Humanoid .16).
         noise_hidden: widths of ReinFlow's noise network ([64, 64] for state observations).
         init_std: initial standard deviation of the Gaussian chain.
-        precision: what velocity, noise and value networks are computed in, sampling and likelihood alike: `float32`, or
-            `bfloat16`, which is faster and lets the gradients differ by about 1 %. Densities, values, exported models
-            stay in float32.
+        precision: what velocity, noise and value networks are computed in, sampling and likelihood alike: `float32`;
+            `bfloat16`, which lets the gradients differ by about 1 %; `auto`, bfloat16 where that is the faster one.
+            Densities, values and exported models stay in float32.
     """
 
     name: str = "euler"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -61,21 +62,48 @@ def collect(config: Config, *, overwrite: bool = False) -> Path:
         source = _source(config, env)
         provenance = {"collect": settings.source, "keep": settings.keep, "seed": config.seed, "env": config.env.id}
         with DatasetWriter(target, env.robot, provenance, overwrite=overwrite) as writer:
-            tried, won = _record(config, env, source, writer)
+            tally = _record(config, env, source, writer)
             writer.commit()
     finally:
         env.close()
-    rate = wilson(won, tried)
-    console.print(f"{target}: {settings.episodes} episodes; {settings.source} succeeded in {percent(rate)} of {tried}")
+    console.print(f"{target}: {settings.episodes} episodes; {settings.source} {tally.summary(env.has_success)}")
     return target
 
 
-def _record(config: Config, env: BatchEnv, source: Source, writer: DatasetWriter) -> tuple[int, int]:
-    """Record until enough episodes are kept. Returns episodes tried and won."""
+@dataclass
+class _Tally:
+    """Episodes tried, kept or not.
+
+    Attributes:
+        returns: of each, undiscounted.
+        won: how many succeeded.
+    """
+
+    returns: list[float] = field(default_factory=list)
+    won: int = 0
+
+    def count(self, episode: Episode) -> None:
+        self.returns.append(float(episode.reward.sum()))
+        self.won += episode.success
+
+    def shown(self, has_success: bool) -> dict[str, float]:
+        tried = len(self.returns)
+        score = {"success": self.won / max(tried, 1)} if has_success else {"return": sum(self.returns) / max(tried, 1)}
+        return {"tried": tried, **score}
+
+    def summary(self, has_success: bool) -> str:
+        tried = len(self.returns)
+        if has_success:
+            return f"succeeded in {percent(wilson(self.won, tried))} of {tried}"
+        return f"reached a mean return of {sum(self.returns) / tried:,.0f} in {tried}"
+
+
+def _record(config: Config, env: BatchEnv, source: Source, writer: DatasetWriter) -> _Tally:
+    """Record until enough episodes are kept."""
     settings = config.collect
     limit = settings.max_attempts or 20 * settings.episodes
     recorder = _Recorder(env)
-    tried = won = 0
+    tally = _Tally()
     # Seeds of one collection never meet those of another with a different config.seed.
     obs, _ = env.reset(seed=SEED + 100_000 * config.seed)
     source.start(obs)
@@ -84,19 +112,19 @@ def _record(config: Config, env: BatchEnv, source: Source, writer: DatasetWriter
         while writer.num_episodes < settings.episodes:
             result = env.step_chunk(action := source.act(), "all")
             for episode in recorder.push(action, result):
-                tried, won = tried + 1, won + episode.success
+                tally.count(episode)
                 keep = (episode.success or settings.keep == "all") and writer.num_episodes < settings.episodes
                 if keep:
                     writer.append(episode)
             source.push(result)
-            progress.update(writer.num_episodes, {"tried": tried, "success": won / max(tried, 1)})
-            if tried >= limit and writer.num_episodes < settings.episodes:
+            progress.update(writer.num_episodes, tally.shown(env.has_success))
+            if len(tally.returns) >= limit and writer.num_episodes < settings.episodes:
                 raise ConfigError(
-                    f"kept {writer.num_episodes} of {settings.episodes} episodes in {tried} attempts: raise "
-                    f"collect.max_attempts, keep failures with collect.keep=all, or use a better collect.source than "
-                    f"'{settings.source}'"
+                    f"kept {writer.num_episodes} of {settings.episodes} episodes in {len(tally.returns)} attempts: "
+                    f"raise collect.max_attempts, keep failures with collect.keep=all, or use a better "
+                    f"collect.source than '{settings.source}'"
                 )
-    return tried, won
+    return tally
 
 
 class _Recorder:

@@ -17,6 +17,7 @@ from robo_rlft.learning.common.reward_scale import RewardScale
 from robo_rlft.learning.common.running import RunningStats
 from robo_rlft.learning.common.schedule import cosine, set_lr
 from robo_rlft.policies import Critic, Policy
+from robo_rlft.policies.precision import resolve
 from robo_rlft.spec import RobotSpec
 from robo_rlft.training.checkpoint import capture_rng, restore_rng
 from robo_rlft.training.config import Config
@@ -91,7 +92,8 @@ class FineTuner:
         config, chain = self.config, self.learner.policy.chain
         self.run.log(
             f"fine-tuning {config.env.id}: chain {config.policy.chain.name}, K = {chain.steps}, "
-            f"ratio = {config.ppo.aggregation} over the path, clip = {config.ppo.clip:g}"
+            f"ratio = {config.ppo.aggregation} over the path, clip = {config.ppo.clip:g}, "
+            f"networks in {resolve(config.policy.chain.precision, self.device)}"
         )
         per_round = config.ppo.rollout * config.env.num_envs * config.policy.execute
         with Progress(

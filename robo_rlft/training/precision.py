@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-
 import torch
 
 from robo_rlft.errors import ConfigError
+from robo_rlft.policies.precision import processor
 
 SETTINGS = ("auto", "highest", "high", "medium")
 
@@ -27,17 +25,5 @@ def choose_matmul_precision(setting: str, device: torch.device) -> str:
         return setting
     if device.type == "cuda":
         return "high"
-    vendor, flags = _processor()
+    vendor, flags = processor()
     return "medium" if vendor == "AuthenticAMD" and "avx512f" in flags and "amx_bf16" not in flags else "highest"
-
-
-@cache
-def _processor() -> tuple[str, frozenset[str]]:
-    """Vendor and feature flags of the first core; empty where the system does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "", frozenset()
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    found = {key.strip(): value.strip() for key, value in fields.items()}
-    return found.get("vendor_id", ""), frozenset(found.get("flags", "").split())

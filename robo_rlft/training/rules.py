@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robo_rlft.errors import ConfigError, unknown_name
+from robo_rlft.policies.precision import PRECISIONS
 from robo_rlft.training.config import Config
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -18,7 +19,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "export.checkpoint": ("last", "best"),
     "policy.network.name": ("mlp", "unet1d", "transformer"),
     "policy.chain.name": ("euler", "reinflow", "gaussian"),
-    "policy.chain.precision": ("float32", "bfloat16"),
+    "policy.chain.precision": PRECISIONS,
     "policy.obs_normaliser": ("gaussian", "minmax", "none"),
     "policy.action_normaliser": ("minmax", "bounds"),
     "bc.time_sampling": ("uniform", "beta", "logit_normal"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +226,17 @@ def test_too_few_successes_end_a_collection(folder: Path, tmp_path: Path) -> Non
     config = settings(folder, *words, "collect.max_attempts=3", f"data.path={tmp_path / 'none.zarr'}")
     with pytest.raises(ConfigError, match=r"collect\.max_attempts"):
         collect(config)
+
+
+def test_a_task_without_success_is_summed_up_by_its_return(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "told.zarr"
+    words = (f"collect.source={folder / 'scratch'}", "collect.episodes=4", "collect.num_envs=1")
+    collect(settings(folder, *words, f"data.path={path}"))
+    told = " ".join(capsys.readouterr().out.split())
+    found = re.search(r"reached a mean return of ([\d,-]+) in 4", told)
+    assert found, told
+    assert "succeeded" not in told
+    data = Dataset.open(path)
+    assert float(found[1].replace(",", "")) == pytest.approx(float(data.reward.sum()) / 4, abs=0.6)

@@ -25,7 +25,7 @@ AMD, INTEL = "AuthenticAMD", "GenuineIntel"
     ],
 )
 def test_auto_by_processor(vendor: str, flags: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "_processor", lambda: (vendor, frozenset(flags.split())))
+    monkeypatch.setattr(precision, "processor", lambda: (vendor, frozenset(flags.split())))
     assert choose_matmul_precision("auto", CPU) == expected
     assert choose_matmul_precision("auto", GPU) == "high"
     assert choose_matmul_precision("high", CPU) == "high"

@@ -101,7 +101,8 @@ def sides(config: Config, precision: str = "float32") -> tuple[Side, Side, ppo.P
     env = make(config.env.id, 1, **config.env.params)
     robot = env.robot
     env.close()
-    policy, critic = Policy(config.policy, robot), Critic(robot, config.ppo.critic_hidden)
+    exact = replace(config.policy, chain=replace(config.policy.chain, precision="float32"))
+    policy, critic = Policy(exact, robot), Critic(robot, config.ppo.critic_hidden)
     settings = replace(config.ppo, epochs=1, grad_clip=0.0, target_kl=0.0, bc_coef=0.0)
     batch = _experience(policy, critic, settings)
     slow = copy.deepcopy(policy)
