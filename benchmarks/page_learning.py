@@ -29,8 +29,8 @@ from benchmarks.markdown import (
 from benchmarks.records import RESULTS, RunRecord, Score
 from robo_rlft.training.chart import Chart, Series
 from robo_rlft.training.curves import RunCurves, charts_of
-from robo_rlft.training.finetune import SCRATCH
 from robo_rlft.training.metrics import Columns
+from robo_rlft.training.paths import SCRATCH
 from robo_rlft.training.progress import duration
 from robo_rlft.training.statistics import Interval, student_mean
 

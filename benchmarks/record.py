@@ -25,10 +25,9 @@ from benchmarks.thinned import to_csv
 from robo_rlft.errors import RunError, UserError
 from robo_rlft.training.compare import differences, flatten, plain
 from robo_rlft.training.configure import compose
-from robo_rlft.training.finetune import SCRATCH
 from robo_rlft.training.metrics import read
 from robo_rlft.training.paths import ROOT as RUNS
-from robo_rlft.training.paths import run_folder
+from robo_rlft.training.paths import SCRATCH, run_folder
 from robo_rlft.training.report import IN_TRAINING, find_runs
 from robo_rlft.training.run import read_config
 from robo_rlft.training.settings import is_open

@@ -77,7 +77,13 @@ def _finetune(arguments: Arguments) -> None:
 
 
 def _evaluate(arguments: Arguments) -> None:
-    if (config := _config_of_run(arguments)) is not None:
+    if (config := _config_of_run(arguments)) is None:
+        return
+    if "--sweep" in arguments.flags:
+        from robo_rlft.training.sweep import parse, sweep
+
+        sweep(config, *parse(arguments.flags["--sweep"]))
+    else:
         from robo_rlft.training.evaluate import evaluate
 
         evaluate(config)
@@ -236,9 +242,12 @@ _TABLE = (
         (
             (f"robo-rlft evaluate {RUN}", "200 episodes of the last checkpoint"),
             (f"robo-rlft evaluate {RUN} evaluate.episodes=50 evaluate.videos=8", "fewer episodes, more films"),
+            (f"robo-rlft evaluate {RUN} evaluate.guidance=1.5", "half a step beyond what fine-tuning changed (RLG)"),
+            (f"robo-rlft evaluate {RUN} --sweep evaluate.guidance=0,0.5,1,1.5,2", "success over the weight, drawn"),
         ),
         _evaluate,
         positionals=(Positional("RUN", "run folder or checkpoint; else run.checkpoint", required=False),),
+        flags=(Flag("--sweep", "evaluate at several values of evaluate.guidance or evaluate.steps", "KEY=V1,V2"),),
         settings=("evaluate",),
     ),
     Verb(

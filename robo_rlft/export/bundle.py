@@ -28,13 +28,14 @@ from robo_rlft.export.manifest import (
 )
 from robo_rlft.export.runtime import Controller
 from robo_rlft.policies import Policy
+from robo_rlft.policies.guidance import GuidedPolicy
 from robo_rlft.policies.normaliser import Affine
 from robo_rlft.spec import RobotSpec
 from robo_rlft.training.compare import plain
 from robo_rlft.training.config import Config
 from robo_rlft.training.files import TEMPORARY, make_folder, sync_folder, write_synced, writing
 from robo_rlft.training.paths import run_folder, run_path
-from robo_rlft.training.policies import load_policy
+from robo_rlft.training.policies import adapted_policy
 from robo_rlft.training.progress import summary_table
 
 
@@ -47,7 +48,8 @@ def export(config: Config) -> Path:
     """
     settings = config.export
     run = Path(config.run.checkpoint) if config.run.checkpoint else run_path(config, "finetune")
-    policy, meta = load_policy(run, "best" if settings.checkpoint == "best" else "last")
+    acting = replace(config, evaluate=replace(config.evaluate, guidance=settings.guidance))
+    policy, meta = adapted_policy(acting, run, "best" if settings.checkpoint == "best" else "last")
     target = Path(settings.dir) if settings.dir else run_folder(run) / "bundle"
     source = {"run": run_folder(run).name, "checkpoint": settings.checkpoint} | {
         k: meta[k] for k in _SOURCE if k in meta
@@ -128,6 +130,7 @@ def _manifest(policy: Policy, source: Mapping[str, Any], files: Mapping[str, str
             chain=config.chain.name,
             steps=policy.chain.steps,
             noise="standard_normal" if policy.chain.starts_from_noise else "unused",
+            guidance=float(policy.weight) if isinstance(policy, GuidedPolicy) else None,
         ),
         normalisation={
             **{key: _normaliser(policy.obs_affine(key), policy.obs_affine(key).clip) for key in config.obs_keys},

@@ -14,7 +14,7 @@ from typing import IO, Any, Self
 import numpy as np
 
 from robo_rlft.errors import BundleError, SpecError, UserError
-from robo_rlft.export.manifest import OBSERVATION_PREFIX, read_manifest
+from robo_rlft.export.manifest import GUIDANCE, OBSERVATION_PREFIX, read_manifest
 from robo_rlft.export.runtime import as_float32
 from robo_rlft.export.wire import ClosedError, LateError, Message, receive, send
 
@@ -64,7 +64,9 @@ class PolicyProcess:
         """The process's id."""
         return self._process.pid
 
-    def act(self, observation: Mapping[str, np.ndarray], noise: np.ndarray) -> np.ndarray:
+    def act(
+        self, observation: Mapping[str, np.ndarray], noise: np.ndarray, guidance: float | None = None
+    ) -> np.ndarray:
         """As `Controller.act`, in the other process.
 
         Raises:
@@ -72,7 +74,8 @@ class PolicyProcess:
             BundleError: the process ended or does not answer.
         """
         given = {OBSERVATION_PREFIX + key: value for key, value in observation.items()} | {"noise": noise}
-        self._send(Message("act", {}, {name: as_float32(name, value) for name, value in given.items()}))
+        fields = {} if guidance is None else {GUIDANCE: guidance}
+        self._send(Message("act", fields, {name: as_float32(name, value) for name, value in given.items()}))
         answer = self._receive(self.timeout_s)
         self.inference_s = float(answer.fields["seconds"])
         return answer.arrays["action"]

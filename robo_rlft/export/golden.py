@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from robo_rlft.export.manifest import OBSERVATION_PREFIX, Manifest, Normaliser
+from robo_rlft.export.manifest import GUIDANCE, OBSERVATION_PREFIX, Manifest, Normaliser
 
 SEED = 20_240_229
 TYPICAL_ROWS = 8
@@ -29,6 +29,8 @@ def golden_inputs(manifest: Manifest) -> dict[str, np.ndarray]:
         OBSERVATION_PREFIX + key: _observations(rng, manifest, key, corners) for key in manifest.stage.observation
     }
     inputs["noise"] = _noise(rng, TYPICAL_ROWS + len(corners), manifest.event)
+    if manifest.stage.guidance is not None:
+        inputs[GUIDANCE] = _guidance(rng, TYPICAL_ROWS + len(corners))
     return inputs
 
 
@@ -56,6 +58,13 @@ def _noise(rng: np.random.Generator, rows: int, event: tuple[int, int]) -> np.nd
     noise = rng.standard_normal((rows, *event), dtype=np.float32)
     noise[-2], noise[-1] = 0.0, 6.0
     return noise
+
+
+def _guidance(rng: np.random.Generator, rows: int) -> np.ndarray:
+    """Weights between 0 and 3, both policies alone among them."""
+    weights = rng.uniform(0.0, 3.0, (rows, 1)).astype(np.float32)
+    weights[0], weights[1] = 0.0, 1.0
+    return weights
 
 
 def rows_like_data(golden: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

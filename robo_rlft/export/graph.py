@@ -15,14 +15,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robo_rlft.export.manifest import OBSERVATION_PREFIX
+from robo_rlft.export.manifest import GUIDANCE, OBSERVATION_PREFIX
 from robo_rlft.policies import Policy
+from robo_rlft.policies.guidance import GuidedPolicy
 
 OPSET = 18
 
 
 class DeterministicPolicy(nn.Module):
-    """(noise x_0, observations in the order of `obs_keys`) -> actions within the robot's limits.
+    """(noise x_0, observations in the order of `obs_keys`, then w of a guided policy) -> actions within the limits.
 
     The chain follows its means (the ODE of a flow, the mean of a Gaussian); the action's limits, which every
     simulator enforces itself, are part of the model so that no runtime can forget them.
@@ -41,19 +42,26 @@ class DeterministicPolicy(nn.Module):
         self.register_buffer("high", torch.tensor(limits.high or (torch.inf,), dtype=torch.float32))
 
     def forward(
-        self, noise: Float[Tensor, "env chunk action"], *observations: Float[Tensor, "env time obs"]
+        self, noise: Float[Tensor, "env chunk action"], *inputs: Float[Tensor, "env ..."]
     ) -> Float[Tensor, "env chunk action"]:
         """Actions in the robot's units."""
         keys = self.policy.config.obs_keys
-        cond = self.policy.encode(dict(zip(keys, observations, strict=True)))
+        obs = dict(zip(keys, inputs, strict=False))
+        policy = self.policy
+        cond = policy.encode(obs, inputs[-1]) if isinstance(policy, GuidedPolicy) else policy.encode(obs)
         path = self.policy.sample(cond, noise[None], deterministic=True)
         return torch.clamp(self.policy.to_robot(path.action), self.low, self.high)
 
     def answer(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Actions for model inputs by name, in full float32."""
-        names = [OBSERVATION_PREFIX + key for key in self.policy.config.obs_keys]
         with torch.no_grad(), _full_precision():
-            return self(*(torch.from_numpy(inputs[name]) for name in ["noise", *names])).numpy()
+            return self(*(torch.from_numpy(inputs[name]) for name in self.inputs)).numpy()
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the arguments of `forward`."""
+        guidance = [GUIDANCE] if isinstance(self.policy, GuidedPolicy) else []
+        return ["noise", *(OBSERVATION_PREFIX + key for key in self.policy.config.obs_keys), *guidance]
 
 
 def to_onnx(module: DeterministicPolicy) -> bytes:
@@ -61,16 +69,17 @@ def to_onnx(module: DeterministicPolicy) -> bytes:
     policy = module.policy
     keys = policy.config.obs_keys
     # Two rows: the exporter takes an axis of length 1 for a constant.
-    observations = [torch.zeros(2, policy.config.obs_horizon, *policy.robot.observation[k].shape) for k in keys]
+    inputs = [torch.zeros(2, policy.config.obs_horizon, *policy.robot.observation[k].shape) for k in keys]
+    inputs += [torch.ones(2, 1)] if GUIDANCE in module.inputs else []
     with _quiet(), _full_precision():
         program = torch.onnx.export(
             module,
-            (torch.zeros(2, *policy.event), *observations),
+            (torch.zeros(2, *policy.event), *inputs),
             dynamo=True,
             opset_version=OPSET,
-            input_names=["noise", *(OBSERVATION_PREFIX + key for key in keys)],
+            input_names=module.inputs,
             output_names=["action"],
-            dynamic_shapes=({0: "N"}, tuple({0: "N"} for _ in keys)),
+            dynamic_shapes=({0: "N"}, tuple({0: "N"} for _ in inputs)),
             verbose=False,
         )
     assert program is not None

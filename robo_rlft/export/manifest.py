@@ -28,6 +28,8 @@ VERSION = 1
 MANIFEST_FILE, MODEL_FILE, GOLDEN_FILE = "controller.yaml", "policy.onnx", "golden.npz"
 OBSERVATION_PREFIX = "observation/"
 """Model inputs and golden arrays are called `observation/<key>`."""
+GUIDANCE = "guidance"
+"""Model input of bundles with guidance."""
 TOLERANCE = 1e-5
 """Largest difference from the golden actions, in units of max(1, scale of the action's normaliser)."""
 
@@ -56,6 +58,7 @@ class Stage:
         chain: how noise becomes an action: `euler`, `reinflow` (its means) or `gaussian` (its mean).
         steps: K, denoising steps unrolled in the model.
         noise: distribution of the input `noise` [N, H, A]: `standard_normal`, or `unused` (any value does).
+        guidance: w of RLG where a caller gives none; the model then has an input `guidance` [N, 1]. None without it.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Stage:
     chain: str
     steps: int
     noise: str
+    guidance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ class Manifest:
             f"{OBSERVATION_PREFIX}{key}": (self.stage.obs_horizon, *self.robot.observation[key].shape)
             for key in self.stage.observation
         }
-        return {**observed, "noise": self.event}
+        weight = {} if self.stage.guidance is None else {GUIDANCE: (1,)}
+        return {**observed, "noise": self.event, **weight}
 
     def action_scale(self) -> tuple[float, ...]:
         """What differences of actions are measured in, one figure per entry: at least 1."""

@@ -57,7 +57,7 @@ def run(
         stage = policy.manifest.stage
         seeds = range(config.evaluate.seed, config.evaluate.seed + config.evaluate.episodes)
         history = History(stage.obs_horizon, list(stage.observation))
-        episodes = play(env, _actor(policy, batch), seeds, policy.manifest.event, history)
+        episodes = play(env, _actor(policy, batch, config.evaluate.guidance), seeds, policy.manifest.event, history)
         record = make_record("controller", env, episodes, time.perf_counter() - start)
     record |= {"bundle": str(bundle), "golden_error": policy.golden_error}
     record["latency"] = _latency_rows(timings, env.num_envs, batch)
@@ -100,12 +100,12 @@ def _check_light(policy: PolicyProcess) -> None:
         )
 
 
-def _actor(policy: PolicyProcess, seconds: list[float]) -> Actor:
+def _actor(policy: PolicyProcess, seconds: list[float], guidance: float | None) -> Actor:
     """The bundle as the evaluation's actor; notes how long each batch took inside the process."""
     execute = policy.manifest.stage.execute
 
     def act(obs: Obs, noise: Tensor) -> Tensor:
-        action = policy.act({key: value.cpu().numpy() for key, value in obs.items()}, noise.numpy())
+        action = policy.act({key: value.cpu().numpy() for key, value in obs.items()}, noise.numpy(), guidance)
         seconds.append(policy.inference_s)
         device = next(iter(obs.values())).device
         return torch.from_numpy(action[:, :execute]).to(device)

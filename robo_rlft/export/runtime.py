@@ -18,6 +18,7 @@ import onnxruntime
 from robo_rlft.errors import BundleError, SpecError
 from robo_rlft.export.manifest import (
     GOLDEN_FILE,
+    GUIDANCE,
     MODEL_FILE,
     OBSERVATION_PREFIX,
     Manifest,
@@ -56,21 +57,24 @@ class Controller:
         self.golden = load_golden(path / GOLDEN_FILE, files[GOLDEN_FILE], self._shapes, self.manifest.event)
         self.golden_error = self._check_golden(path)
 
-    def act(self, observation: Mapping[str, np.ndarray], noise: np.ndarray) -> np.ndarray:
+    def act(
+        self, observation: Mapping[str, np.ndarray], noise: np.ndarray, guidance: float | None = None
+    ) -> np.ndarray:
         """The chunk of actions to execute next.
 
         Args:
             observation: per key float32 [N, obs_horizon, width] in the robot's units, the present one last.
             noise: x_0, float32 [N, H, A]; standard normal, or zeros for the most likely start.
+            guidance: w of RLG, for bundles that have it; None takes the bundle's own.
 
         Returns:
             float32 [N, H, A] in the robot's units, within the robot's limits.
 
         Raises:
-            SpecError: a key or shape is wrong, or a value is not finite.
+            SpecError: a key or shape is wrong, a value is not finite, or the bundle has no guidance to set.
             BundleError: the model returned a value that is not finite.
         """
-        feed = self._feed(observation, noise)
+        feed = self._feed(observation, noise, guidance)
         action = self._infer(feed)
         if not np.isfinite(action).all():
             raise BundleError("the policy returned an action that is not finite: do not run this bundle, train it anew")
@@ -79,12 +83,18 @@ class Controller:
     def _infer(self, feed: dict[str, np.ndarray]) -> np.ndarray:
         return cast(np.ndarray, self._session.run(["action"], feed)[0])
 
-    def _feed(self, observation: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:
-        keys = self.manifest.stage.observation
+    def _feed(
+        self, observation: Mapping[str, np.ndarray], noise: np.ndarray, guidance: float | None
+    ) -> dict[str, np.ndarray]:
+        keys, own = self.manifest.stage.observation, self.manifest.stage.guidance
+        if guidance is not None and own is None:
+            raise SpecError("this bundle has no guidance: export it with export.guidance=1")
         if set(observation) != set(keys):
             raise SpecError(f"the controller reads observations {sorted(keys)}, got {sorted(observation)}")
         given = {OBSERVATION_PREFIX + key: observation[key] for key in keys} | {"noise": noise}
         rows = len(noise) if np.ndim(noise) else 0
+        if own is not None:
+            given[GUIDANCE] = np.full((rows, 1), own if guidance is None else guidance, np.float32)
         return {name: self._checked(name, value, rows) for name, value in given.items()}
 
     def _checked(self, name: str, value: np.ndarray, rows: int) -> np.ndarray:
@@ -100,6 +110,8 @@ class Controller:
 
     def _not_finite(self, name: str, array: np.ndarray) -> str:
         where = np.argwhere(~np.isfinite(array))[0]
+        if name == GUIDANCE:
+            return f"guidance is {array[tuple(where)]}; the controller acts on finite numbers only"
         key = name.removeprefix(OBSERVATION_PREFIX)
         spec = self.manifest.robot.action if name == "noise" else self.manifest.robot.observation[key]
         entry = _entry_name(spec, int(where[-1]))

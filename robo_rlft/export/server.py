@@ -1,8 +1,8 @@
 """The policy in a process of its own: `python -m robo_rlft.export.server BUNDLE`. Imports no torch.
 
 Messages (see `wire`) come on standard input and answers leave on standard output, one for one: `act` with arrays
-`observation/<key>` and `noise` is answered by `action`; anything refused by `error`. The end of the input ends the
-process, so that it never outlives its parent.
+`observation/<key>` and `noise`, and for a bundle with guidance perhaps a field `guidance`, is answered by `action`;
+anything refused by `error`. The end of the input ends the process, so that it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from robo_rlft.errors import UserError
-from robo_rlft.export.manifest import OBSERVATION_PREFIX
+from robo_rlft.export.manifest import GUIDANCE, OBSERVATION_PREFIX
 from robo_rlft.export.runtime import Controller
 from robo_rlft.export.wire import ClosedError, Message, receive, send
 
@@ -64,7 +64,8 @@ def _answer(controller: Controller, message: Message) -> Message:
     }
     try:
         start = time.perf_counter()
-        action = controller.act(observation, message.arrays.get("noise", np.zeros(0, np.float32)))
+        noise = message.arrays.get("noise", np.zeros(0, np.float32))
+        action = controller.act(observation, noise, message.fields.get(GUIDANCE))
         seconds = time.perf_counter() - start
     except UserError as error:
         return _refusal(error)

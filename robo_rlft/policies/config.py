@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+PRECISIONS = ("float32", "bfloat16", "auto")
+"""What networks may be computed in."""
+
 
 @dataclass
 class NetworkConfig:

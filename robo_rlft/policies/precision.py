@@ -7,8 +7,6 @@ from pathlib import Path
 
 import torch
 
-PRECISIONS = ("float32", "bfloat16", "auto")
-
 
 def computing_in(precision: str, device: torch.device) -> torch.autocast:
     """Inside the block, matrix products and what follows them run in this precision (see `resolve`)."""

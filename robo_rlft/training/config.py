@@ -59,6 +59,10 @@ class EvaluateConfig:
         num_envs: copies that evaluate side by side.
         videos: episodes to film.
         camera: camera of the videos; empty takes the task's first.
+        guidance: w of RLG: 0 is the policy before fine-tuning, 1 the fine-tuned one, more goes beyond it; null acts
+            with the policy alone (or, with `run`, with the bundle's own weight).
+        reference: run or checkpoint of the policy before fine-tuning; empty takes the one fine-tuning began with.
+        steps: K, denoising steps of a flow; 0 takes those it was trained with.
     """
 
     episodes: int = 200
@@ -66,6 +70,9 @@ class EvaluateConfig:
     num_envs: int = 64
     videos: int = 2
     camera: str = ""
+    guidance: float | None = None
+    reference: str = ""
+    steps: int = 0
 
 
 @dataclass
@@ -76,11 +83,14 @@ class ExportConfig:
         dir: the bundle's folder; empty means `bundle` in the run's folder.
         checkpoint: which checkpoint of the run, `last` or `best`.
         overwrite: replace another bundle at that place.
+        guidance: w of RLG that the bundle starts with; the model then takes it as an input. null exports the policy
+            alone.
     """
 
     dir: str = ""
     checkpoint: str = "last"
     overwrite: bool = False
+    guidance: float | None = None
 
 
 @dataclass

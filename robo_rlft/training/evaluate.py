@@ -22,7 +22,7 @@ from robo_rlft.training.checkpoint import Name
 from robo_rlft.training.config import Config
 from robo_rlft.training.files import atomic_write
 from robo_rlft.training.paths import run_folder, run_path
-from robo_rlft.training.policies import load_policy
+from robo_rlft.training.policies import adapted_policy
 from robo_rlft.training.progress import console, summary_table
 from robo_rlft.training.report import report_for
 from robo_rlft.training.rollout import History
@@ -53,17 +53,19 @@ class EpisodeResult:
     success: bool
 
 
-def evaluate(config: Config, *, name: str = "final", checkpoint: Name = "last") -> dict[str, Any]:
+def evaluate(config: Config, *, name: str = "", checkpoint: Name = "last") -> dict[str, Any]:
     """Evaluate a run or checkpoint (`run.checkpoint`, else the recipe's fine-tuning run): the verb `evaluate`.
 
-    Writes `evaluation/<name>.json` and videos into the run's folder.
+    Writes `evaluation/<name>.json` and videos into the run's folder. The name is `final`, or says how the policy was
+    changed (`guidance`, `steps`), so that the run's own result stays.
 
     Returns:
         The record that was written.
     """
     prepare(config)
     source = Path(config.run.checkpoint) if config.run.checkpoint else run_path(config, "finetune")
-    policy, meta = load_policy(source, checkpoint)
+    policy, meta = adapted_policy(config, source, checkpoint)
+    name = name or adaptation(config) or "final"
     record = evaluate_policy(config, policy, name=name, folder=run_folder(source))
     counters = meta["counters"]
     record |= {"checkpoint": str(source), "env_steps": counters.get("env_steps", 0)}
@@ -71,6 +73,13 @@ def evaluate(config: Config, *, name: str = "final", checkpoint: Name = "last") 
     report_for(run_folder(source))
     summary_table(f"{config.env.id}: {config.evaluate.episodes} episodes", [describe_record(record)])
     return record
+
+
+def adaptation(config: Config) -> str:
+    """How the evaluated policy differs from the trained one, as a name: `guidance-1.5`, `steps-2`; empty if not."""
+    settings = config.evaluate
+    parts = [] if settings.guidance is None else [f"guidance-{settings.guidance:g}"]
+    return "-".join(parts + ([f"steps-{settings.steps}"] if settings.steps else []))
 
 
 def evaluate_policy(config: Config, policy: Policy, *, name: str, folder: Path, videos: bool = True) -> dict[str, Any]:

@@ -22,16 +22,13 @@ from robo_rlft.spec import RobotSpec
 from robo_rlft.training.checkpoint import capture_rng, restore_rng
 from robo_rlft.training.config import Config
 from robo_rlft.training.evaluate import evaluate_in_training
-from robo_rlft.training.paths import run_path, source_path
+from robo_rlft.training.paths import SCRATCH, run_path, source_path
 from robo_rlft.training.policies import policy_meta, start_policy
 from robo_rlft.training.progress import Progress
 from robo_rlft.training.report import report_for
 from robo_rlft.training.rollout import Collector, Rollout
 from robo_rlft.training.run import Run
 from robo_rlft.training.setup import make_env, prepare
-
-SCRATCH = "none"
-"""`run.checkpoint=none`: start from random weights."""
 
 
 def finetune(config: Config) -> Path:
@@ -314,4 +311,4 @@ def _starting_policy(config: Config, robot: RobotSpec) -> Policy:
     return policy
 
 
-__all__ = ["SCRATCH", "FineTuner", "finetune", "make_learner"]
+__all__ = ["FineTuner", "finetune", "make_learner"]

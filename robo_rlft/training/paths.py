@@ -7,6 +7,8 @@ from pathlib import Path
 from robo_rlft.training.config import Config
 
 ROOT = Path("runs")
+SCRATCH = "none"
+"""`run.checkpoint=none`: start from random weights."""
 
 
 def home(config: Config) -> Path:

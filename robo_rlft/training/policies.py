@@ -9,11 +9,14 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from robo_rlft.errors import CheckpointError
+from robo_rlft.errors import CheckpointError, ConfigError
 from robo_rlft.policies import Policy, PolicyConfig
+from robo_rlft.policies.guidance import FLOWS, GuidedPolicy
 from robo_rlft.spec import RobotSpec
 from robo_rlft.training.checkpoint import Checkpoint, Name, check_contradictions, describe, load_for
 from robo_rlft.training.config import Config
+from robo_rlft.training.paths import SCRATCH, run_folder, source_path
+from robo_rlft.training.run import read_config
 
 FREE = ("policy.chain", "policy.execute")
 """Policy settings that fine-tuning may change: the network's weights serve every chain and execution horizon."""
@@ -53,6 +56,41 @@ def start_policy(config: Config, path: Path | str, robot: RobotSpec) -> Policy:
     return policy
 
 
+def adapted_policy(config: Config, path: Path | str, name: Name = "last") -> tuple[Policy, dict[str, Any]]:
+    """`load_policy`, then what `evaluate` asks for: other denoising steps, guidance beside its reference.
+
+    Raises:
+        ConfigError: a policy that is no flow.
+        CheckpointError: there is no reference.
+    """
+    settings = config.evaluate
+    policy, meta = load_policy(path, name)
+    if settings.steps:
+        _check_flow(policy, f"evaluate.steps={settings.steps}")
+        policy.chain.steps = settings.steps
+    if settings.guidance is None:
+        return policy, meta
+    _check_flow(policy, f"guidance w={settings.guidance:g}")
+    reference, _ = load_policy(settings.reference or reference_path(path))
+    reference.chain.steps = policy.chain.steps
+    return GuidedPolicy(policy, reference, settings.guidance).eval(), meta
+
+
+def reference_path(path: Path | str) -> Path:
+    """What a fine-tuning run began with, from its own settings.
+
+    Raises:
+        ConfigError: it began from random weights.
+    """
+    run = run_folder(Path(path))
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), read_config(run)))
+    assert isinstance(config, Config)
+    source = source_path(config)
+    if str(source) == SCRATCH or source == run:
+        raise ConfigError(f"{run} was not fine-tuned from another policy: name one with evaluate.reference=RUN")
+    return source
+
+
 def policy_meta(
     policy: Policy, *, algorithm: str, counters: dict[str, float], ema: bool, **more: Any
 ) -> dict[str, Any]:
@@ -72,6 +110,12 @@ def policy_meta(
         ema=ema,
         **more,
     )
+
+
+def _check_flow(policy: Policy, asked: str) -> None:
+    name = policy.config.chain.name
+    if name not in FLOWS:
+        raise ConfigError(f"{asked} needs a flow ({' or '.join(FLOWS)}), this policy's chain is '{name}'")
 
 
 def _policy_config(checkpoint: Checkpoint) -> PolicyConfig:

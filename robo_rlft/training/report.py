@@ -21,6 +21,7 @@ import numpy as np
 
 from robo_rlft.errors import RunError
 from robo_rlft.training import report_html as html
+from robo_rlft.training.chart import Chart, Series
 from robo_rlft.training.curves import Curves, RunCurves, charts_of
 from robo_rlft.training.files import atomic_write
 from robo_rlft.training.metrics import FILE as METRICS
@@ -31,6 +32,8 @@ from robo_rlft.training.run import read_config
 from robo_rlft.training.statistics import Interval
 
 REPORT = "report.html"
+SWEEPS = "sweeps"
+"""Folder of a run with what `evaluate --sweep` found, one file per setting."""
 IN_TRAINING = "training-"
 """Prefix of the names of evaluations made during training; they are points of a curve, not results of their own."""
 ORDER = ("before", "pretrained", "bc", "bc_longer", "finetuned", "final", "controller")
@@ -88,6 +91,7 @@ def report_for(path: Path | str, *, title: str = "", notes: Sequence[str] = ()) 
         notes=notes,
         facts=_facts(rows, tracks, versions.values()),
         versions=_shared_versions(versions.values()),
+        sweeps=[sweep_chart(file, _name(f, folder)) for f in runs for file in sorted((f / SWEEPS).glob("*.json"))],
     )
 
 
@@ -102,6 +106,7 @@ def write_report(
     notes: Sequence[str] = (),
     facts: Sequence[str] = (),
     versions: Mapping[str, Any] | None = None,
+    sweeps: Sequence[Chart] = (),
 ) -> Path:
     """Write `report.html` from its parts; `report_for` finds the parts itself.
 
@@ -115,6 +120,7 @@ def write_report(
         notes: remarks.
         facts: short facts under the title.
         versions: packages and machine.
+        sweeps: scores over a setting of the acting policy.
     """
     focus = focus_of(summary_rows)
     body = [
@@ -122,6 +128,7 @@ def write_report(
         html.cards(summary_rows, focus if len(summary_rows) > 1 else None),
         html.films(videos),
         html.curves(curves),
+        html.sweeps(sweeps),
         html.strips(summary_rows),
         html.table(summary_rows),
         html.notes(notes),
@@ -132,6 +139,25 @@ def write_report(
     page = frame.substitute(title=escape(title), body="\n".join(part for part in body if part))
     atomic_write(run_path / REPORT, page.encode())
     return run_path / REPORT
+
+
+def sweep_chart(file: Path, run: str = "") -> Chart:
+    """Success (or, where the task has none, return) with its interval over the values of a setting.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    try:
+        table = json.loads(file.read_bytes())
+        share = table["rows"][0]["success"] is not None
+        scores = [Interval(**row["success" if share else "return"]) for row in table["rows"]]
+        x = np.array([row["value"] for row in table["rows"]], float)
+        label = f"{table['key']} ({table['episodes']} episodes each)"
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise RunError(f"{file} is damaged: remove it or sweep again") from error
+    mean, low, high = (np.array([getattr(s, end) for s in scores]) for end in ("mean", "low", "high"))
+    title = " ".join(filter(None, ("Success" if share else "Return", f"over {file.stem}", run)))
+    return Chart(title, label, [Series("evaluation, 95 % interval", x, mean, low, high, dots=True)], percent=share)
 
 
 def find_runs(folder: Path) -> list[Path]:

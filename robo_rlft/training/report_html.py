@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from robo_rlft.training.chart import Chart
 from robo_rlft.training.curves import Curves
 from robo_rlft.training.progress import duration
 from robo_rlft.training.statistics import Interval
@@ -64,6 +65,12 @@ def curves(charts: Curves) -> str:
     if more:
         body += folded("More curves", f'<div class="small">{more}</div>')
     return f'<section class="curves"><h2>Learning</h2>{body}</section>' if body else ""
+
+
+def sweeps(charts: Sequence[Chart]) -> str:
+    """Scores over settings of the acting policy."""
+    body = "".join(f'<div class="card">{html}</div>' for chart in charts if (html := chart.html()))
+    return section("How it acts", f'<div class="small">{body}</div>') if body else ""
 
 
 def strips(records: Sequence[Record]) -> str:

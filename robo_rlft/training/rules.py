@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robo_rlft.errors import ConfigError, unknown_name
-from robo_rlft.policies.precision import PRECISIONS
+from robo_rlft.policies.config import PRECISIONS
 from robo_rlft.training.config import Config
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -116,6 +116,7 @@ RANGES: dict[str, Interval] = {
     "evaluate.seed": Interval(0, 2**31 - 1),
     "evaluate.num_envs": AT_LEAST_ONE,
     "evaluate.videos": AT_LEAST_ZERO,
+    "evaluate.steps": AT_LEAST_ZERO,
     "run.save_every": AT_LEAST_ONE,
     "run.eval_every": AT_LEAST_ZERO,
     "run.eval_episodes": AT_LEAST_ONE,

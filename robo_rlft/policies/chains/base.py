@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from robo_rlft.errors import ConfigError, unknown_name
 from robo_rlft.policies.condition import Cond
-from robo_rlft.policies.config import ChainConfig
-from robo_rlft.policies.precision import PRECISIONS, computing_in
+from robo_rlft.policies.config import PRECISIONS, ChainConfig
+from robo_rlft.policies.precision import computing_in
 
 Chunk = Float[Tensor, "batch chunk action"]
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
