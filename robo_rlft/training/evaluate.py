@@ -36,6 +36,10 @@ TRAINING_SEED = 500_000
 """First seed of evaluations during training: apart from those of training and of the final evaluation."""
 
 
+VIDEO_FPS = 30.0
+"""Videos show about as many frames a second, in real time."""
+
+
 @dataclass(frozen=True)
 class EpisodeResult:
     """One evaluated episode.
@@ -161,7 +165,8 @@ def film(config: Config, policy: Policy, folder: Path, name: str) -> list[str]:
         return []
     finally:
         env.close()
-    paths = [write_mp4(folder / f"{name}-{i}.mp4", clip, policy.robot.rate_hz) for i, clip in enumerate(clips)]
+    fps = policy.robot.rate_hz / _stride(policy)
+    paths = [write_mp4(folder / f"{name}-{i}.mp4", clip, fps) for i, clip in enumerate(clips)]
     return [str(p.relative_to(folder.parent)) for p in paths]
 
 
@@ -237,26 +242,31 @@ def _film(env: BatchEnv, actor: Actor, config: Config, policy: Policy) -> list[n
     history.start(obs)
     camera = config.evaluate.camera or None
     clips: list[list[np.ndarray]] = [[frame] for frame in env.render(camera=camera)]
-    alive = [True] * n
+    alive, step, stride = np.ones(n, bool), 0, _stride(policy)
     for chunk in range(policy.robot.max_episode_steps):
         noise = torch.from_numpy(np.stack([episode_noise(s, chunk, policy.event) for s in seeds]))
         actions = actor(history.frames, noise)
         for i in range(actions.shape[1]):
             result = env.step_chunk(actions[:, i : i + 1], "all" if history.needs_trace else "last")
             history.push(result)
-            frames = env.render(camera=camera)
-            for e in range(n):
-                alive[e] = alive[e] and not bool(result.done[e])
-                if alive[e]:
-                    clips[e].append(frames[e])
-            if not any(alive):
-                return [_hold(clip, policy.robot.rate_hz) for clip in clips]
-    return [_hold(clip, policy.robot.rate_hz) for clip in clips]
+            step, alive = step + 1, alive & ~result.done.cpu().numpy()
+            if not alive.any():
+                return [_hold(clip, policy.robot.rate_hz / stride) for clip in clips]
+            if step % stride == 0:
+                shown = np.flatnonzero(alive).tolist()
+                for e, frame in zip(shown, env.render(shown, camera), strict=True):
+                    clips[e].append(frame)
+    return [_hold(clip, policy.robot.rate_hz / stride) for clip in clips]
 
 
-def _hold(clip: list[np.ndarray], rate_hz: float) -> np.ndarray:
+def _stride(policy: Policy) -> int:
+    """Control steps per frame of a video: rendering without a GPU takes longer than an eye needs at 125 Hz."""
+    return max(1, round(policy.robot.rate_hz / VIDEO_FPS))
+
+
+def _hold(clip: list[np.ndarray], fps: float) -> np.ndarray:
     """Rest on the last frame for half a second, so that a loop shows how the episode ended."""
-    return np.stack(clip + [clip[-1]] * int(0.5 * rate_hz))
+    return np.stack(clip + [clip[-1]] * int(0.5 * fps))
 
 
 __all__ = ["Actor", "EpisodeResult", "evaluate", "evaluate_in_training", "evaluate_policy", "play", "write_record"]
