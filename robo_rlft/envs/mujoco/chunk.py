@@ -16,8 +16,8 @@ from robo_rlft.envs.mujoco.table import Groups
 from robo_rlft.envs.mujoco.task import State
 
 _IDLE_LIMIT = 0.03
-"""Compiled chunks also simulate what follows an episode's end. Beyond this share of such steps, which only policies
-that fall all the time reach, skipping them step by step is faster."""
+"""Compiled chunks that cannot see an episode's end also simulate what follows it. Beyond this share of such steps,
+which only policies that fall all the time reach, skipping them step by step is faster."""
 _IDLE_RATE = 0.1
 
 
@@ -44,7 +44,8 @@ class Chunk:
 
 def advance_chunk(episodes: Episodes, actions: Float[np.ndarray, "env chunk action"], trace: bool) -> Chunk:
     """H control steps of every environment; resets nothing."""
-    rolls = episodes.task.control is None and episodes.simulation.rolls and episodes.idle_share < _IDLE_LIMIT
+    worthwhile = episodes.sees_ends or episodes.idle_share < _IDLE_LIMIT
+    rolls = episodes.task.control is None and episodes.simulation.rolls and worthwhile
     chunk = (_rolled if rolls else _stepped)(episodes, actions, trace)
     idle = 1.0 - float(chunk.length.mean()) / actions.shape[1]
     episodes.idle_share += _IDLE_RATE * (idle - episodes.idle_share)
@@ -80,9 +81,10 @@ def _rolled(episodes: Episodes, actions: np.ndarray, trace: bool) -> Chunk:
     num, steps, width = actions.shape
     simulation, table, rows = episodes.simulation, episodes.table, num * steps
     everyone = np.arange(num)
-    before = simulation.save(everyone)
+    before = simulation.save(everyone, models=False)
     previous = {name: simulation.data[name].copy() for name in episodes.task.previous}
-    records = simulation.roll(actions)
+    limits = np.maximum(episodes.max_steps - episodes.elapsed, 1)
+    records = simulation.roll(actions, limits, episodes.intervals)
     if not len(records.suspect):
         state = _flattened(episodes, previous, records.fields, steps)
         obs = table.observe(state, rows)

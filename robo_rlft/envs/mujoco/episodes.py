@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from robo_rlft.envs.mujoco import generators
+from robo_rlft.envs.mujoco.native import Interval
+from robo_rlft.envs.mujoco.ranges import Outside
 from robo_rlft.envs.mujoco.simulation import Ids, Simulation
 from robo_rlft.envs.mujoco.table import Groups, Table
 from robo_rlft.envs.mujoco.task import MujocoTask, Params, State
@@ -47,6 +49,9 @@ class Episodes:
         success: the task was done in the present episode, [N].
         elapsed: control steps made in the present episode, [N].
         nan_resets: episodes ended because they broke.
+        intervals: parts of the physics state that the task's episodes must stay within.
+        sees_ends: compiled chunks end each environment's episode by themselves, at the time limit or outside of
+            `intervals`.
         idle_share: recent share of a chunk's steps that came after an episode's end, 0 to 1. It decides only how chunks
             are computed, never what they give.
     """
@@ -74,6 +79,8 @@ class Episodes:
         self.obs: Groups = {}
         self.nan_resets = 0
         self.idle_share = 0.0
+        self.intervals, declared = self._declared_ranges()
+        self.sees_ends = declared and self.simulation.stops
         self._capture_nan = capture_nan
         self._never_succeeds = task.success is None
 
@@ -164,6 +171,14 @@ class Episodes:
         self.elapsed[ids], self.success[ids] = rows["elapsed"], rows["success"]
         generators.unpack(rows["generator"], self.generators, ids)
         self.obs = self.observe()
+
+    def _declared_ranges(self) -> tuple[list[Interval], bool]:
+        """The ranges whose leaving terminates an episode, and whether nothing else does."""
+        ends = self.task.terminated
+        if not isinstance(ends, Outside) or not all(self.simulation.is_state(r.field) for r in ends.ranges):
+            return [], ends is None
+        bounds = [(r, *self.params[r.bounds]) for r in ends.ranges]
+        return [self.simulation.interval(r.field, r.start, r.stop, lo, hi, r.closed) for r, lo, hi in bounds], True
 
     def _command(self, action: np.ndarray, ids: Ids | None) -> None:
         if self.task.control is None:

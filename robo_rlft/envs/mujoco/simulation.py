@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Int, Integer
 from mujoco.batch import DATA_FIELDS, MODEL_FIELDS, Batch, SimulationError
 
+from robo_rlft.envs.mujoco import native
+from robo_rlft.envs.mujoco.native import Interval, NativeStepper
 from robo_rlft.envs.mujoco.post_constraint import POST_CONSTRAINT_FIELDS, UNSTABLE, PostConstraintStepper
 from robo_rlft.errors import ConfigError, unknown_name
 
@@ -27,7 +29,7 @@ class Substeps:
 
     fields: Mapping[str, np.ndarray]
     suspect: Ids
-    """Simulations that MuJoCo warned about; it stopped recording them."""
+    """Simulations that became unstable, whose records are incomplete."""
 
 
 class Simulation:
@@ -61,12 +63,11 @@ class Simulation:
         self._fields: dict[str, np.ndarray] = {}
         self._default_row = self.state[0].copy()
         self._stage = _STAGE_VELOCITY if fresh else _STAGE_NONE
-        self._stepper: PostConstraintStepper | None = None
         self.data: dict[str, np.ndarray] = {name: self._bind(name) for name in fields}
         self.outputs = tuple(n for n in self.data if n in DATA_FIELDS and not self.data[n].flags.writeable)
         self._post = tuple(n for n in self.outputs if n in POST_CONSTRAINT_FIELDS)
-        if self._post:
-            self._stepper = self._post_constraint_stepper()
+        self._stepper = self._make_stepper()
+        self._models: list[mujoco.MjModel] = []
 
     @property
     def model(self) -> mujoco.MjModel:
@@ -75,8 +76,13 @@ class Simulation:
 
     @property
     def rolls(self) -> bool:
-        """Whether `roll` gives the fields this task reads: not those computed after the last substep."""
-        return not self.fresh and self._stepper is None
+        """Whether `roll` gives the fields this task reads; the batch's own has none computed after the last substep."""
+        return not self.fresh and (self.stops or not self._post)
+
+    @property
+    def stops(self) -> bool:
+        """Whether `roll` ends each simulation on its own."""
+        return isinstance(self._stepper, NativeStepper)
 
     def step(self, ids: Ids | None) -> Ids | None:
         """One control step of all simulations or of `ids`; returns the ids that became unstable, None for none."""
@@ -88,16 +94,28 @@ class Simulation:
             return np.union1d(error.ids, self._warned(UNSTABLE))
         return self._warned(UNSTABLE) if np.count_nonzero(self.batch.warning) else None
 
-    def roll(self, control: Float[np.ndarray, "env chunk control"]) -> Substeps:
-        """H control steps of all simulations in one compiled call."""
-        chunk, skip = control.shape[1], self.frame_skip
-        names = [n for n in self.data if n in DATA_FIELDS]
+    def roll(
+        self,
+        control: Float[np.ndarray, "env chunk control"],
+        limits: Int[np.ndarray, " env"],
+        intervals: Sequence[Interval],
+    ) -> Substeps:
+        """H control steps of all simulations in one compiled call.
+
+        Where the stepper can (see `stops`), a simulation makes no more steps than its limit, at least 1, and none after
+        it left one of the intervals; its last records are repeated.
+        """
+        fields = {name: values for name, values in self.data.items() if name in DATA_FIELDS}
+        if isinstance(self._stepper, NativeStepper):
+            return Substeps(*self._stepper.roll(control, self.field("ctrl"), limits, intervals, fields))
+        skip = self.frame_skip
         try:
-            records = self.batch.rollout(chunk * skip, np.repeat(control, skip, axis=1), record=names)
+            records = self.batch.rollout(control.shape[1] * skip, np.repeat(control, skip, axis=1), record=list(fields))
         except SimulationError as error:
             self._warned(slice(None))
             return Substeps({}, np.asarray(error.ids))
-        ends = {n: r[:, skip - 1 :: skip] for n, r in records.items()}
+        ends = {name: rows[:, skip - 1 :: skip] for name, rows in records.items()}
+        # The batch stops recording at any warning, not only at those that leave no meaningful state.
         return Substeps(ends, self._warned(slice(None)))
 
     def restart(self, ids: Ids, values: Mapping[str, np.ndarray]) -> None:
@@ -113,10 +131,12 @@ class Simulation:
         for name in self._post:
             self.overwrite(name, ids, np.zeros(1))
 
-    def save(self, ids: Ids) -> dict[str, np.ndarray]:
-        """Copy everything `load` needs to continue bit for bit, one row per simulation."""
+    def save(self, ids: Ids, models: bool = True) -> dict[str, np.ndarray]:
+        """Copy everything `load` needs to continue bit for bit, one row per simulation; on the same models, or not."""
         rows = {"physics": self.state[ids]}
         rows |= {f"output/{name}": self.data[name][ids] for name in self.outputs}
+        if not models:
+            return rows
         return rows | {f"model/{name}": self.batch.expand(name)[ids] for name in self.randomised}
 
     def load(self, rows: Mapping[str, np.ndarray], ids: Ids) -> None:
@@ -140,11 +160,18 @@ class Simulation:
         for name in [n for n in self.data if n in MODEL_FIELDS]:
             self.data[name] = self._bind(name)
         if self._stepper is not None:
-            self._stepper.use_models([self.batch.get_model(i) for i in range(self.num)])
+            self._models = [self.batch.get_model(i, model) for i, model in enumerate(self._models or [None] * self.num)]
+            self._stepper.use_models(self._models)
 
     def overwrite(self, name: str, ids: Ids, rows: np.ndarray) -> None:
         """Write a derived field: one saved with its state lags it by a substep, which no computation brings back."""
         _writable(self.data[name])[ids] = rows
+
+    def interval(self, name: str, start: int, stop: int | None, low: float, high: float, closed: bool) -> Interval:
+        """Entries of a state field as an interval of the state row."""
+        entries = self.field(name)[:, start:stop]
+        first = (entries.ctypes.data - self.state.ctypes.data) // self.state.itemsize
+        return Interval(first, entries.shape[1], low, high, closed)
 
     def is_state(self, name: str) -> bool:
         """Whether `name` is a field of the physics state (`qpos`, `mocap_pos` ...)."""
@@ -167,14 +194,18 @@ class Simulation:
             return np.broadcast_to(shared, (self.num, *shared.shape))
         return values
 
-    def _post_constraint_stepper(self) -> PostConstraintStepper:
-        if self.fresh:
+    def _make_stepper(self) -> NativeStepper | PostConstraintStepper | None:
+        """What steps instead of the batch, None for nothing."""
+        if self._post and self.fresh:
             raise ConfigError(
                 f"fields {', '.join(self._post)} are forces of the last substep and cannot be fresh: "
                 "read a sensor instead, or set fresh=False"
             )
         outputs = {name: _writable(self.data[name]) for name in self.outputs}
-        return PostConstraintStepper(self.batch, outputs, self.frame_skip)
+        library = native.load()
+        if not self.fresh and not isinstance(library, str):
+            return NativeStepper(library, self.batch, outputs, self.frame_skip, bool(self._post))
+        return PostConstraintStepper(self.batch, outputs, self.frame_skip) if self._post else None
 
     def _warned(self, kinds: slice | list[int]) -> Ids:
         """Simulations with such warnings since the last call; forgets all warnings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from robo_rlft.envs.mujoco.ranges import Outside, Range, Within
 from robo_rlft.envs.mujoco.task import Array, MujocoTask, Observation, Params, Reward, State
 from robo_rlft.envs.mujoco.tasks import locomotion as loco
 
@@ -13,6 +14,9 @@ TORSO = 1
 JOINTS = ("hip_1", "ankle_1", "hip_2", "ankle_2", "hip_3", "ankle_3", "hip_4", "ankle_4")
 ACTUATORS = ("hip_4", "ankle_4", "hip_1", "ankle_1", "hip_2", "ankle_2", "hip_3", "ankle_3")
 BODIES = ("torso", *(f"{part}_{leg}" for leg in range(1, 5) for part in ("leg", "upper", "lower")))
+
+HEALTHY = (Range.at("qpos", 2, "healthy_z_range", closed=True),)
+"""The torso's height is within its range. That the state is finite is the engine's NaN guard to see."""
 
 
 def forward(xp: Any, state: State, action: Array, params: Params) -> Array:
@@ -29,13 +33,6 @@ def contact_cost(xp: Any, state: State, action: Array, params: Params) -> Array:
     """Cost: sum of the squared, clipped contact forces."""
     forces = xp.clip(state.data["cfrc_ext"], *params["contact_force_range"])
     return xp.square(forces).reshape(forces.shape[0], -1).sum(-1)
-
-
-def healthy(xp: Any, state: State, params: Params) -> Array:
-    """The torso's height is within its range. That the state is finite is the engine's NaN guard to see."""
-    z_low, z_high = params["healthy_z_range"]
-    z = state.data["qpos"][:, 2]
-    return (z_low <= z) & (z <= z_high)
 
 
 TASK = MujocoTask(
@@ -60,11 +57,11 @@ TASK = MujocoTask(
     ),
     rewards=(
         Reward("forward", forward),
-        Reward("alive", loco.alive(healthy)),
+        Reward("alive", loco.alive(Within(HEALTHY))),
         Reward("effort", loco.effort, -0.5),
         Reward("contact", contact_cost, -5e-4),
     ),
-    terminated=loco.fallen(healthy),
+    terminated=Outside(HEALTHY),
     reset=loco.normal_velocity_start,
     action_names=ACTUATORS,
     fields=("qpos", "qvel", "xpos", "cfrc_ext"),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from robo_rlft.envs.mujoco.task import Array, MujocoTask, Observation, Params, Reward, State
+from robo_rlft.envs.mujoco.ranges import Outside, Range, Within
+from robo_rlft.envs.mujoco.task import MujocoTask, Observation, Reward
 from robo_rlft.envs.mujoco.tasks import locomotion as loco
 
 FRAME_SKIP = 4
@@ -12,16 +11,13 @@ CONTROL_PERIOD_S = 0.002 * FRAME_SKIP
 JOINTS = ("thigh", "leg", "foot")
 
 
-def healthy(xp: Any, state: State, params: Params) -> Array:
-    """High enough, upright, and every other entry of the state within its range."""
-    qpos, qvel = state.data["qpos"], state.data["qvel"]
-    (z_low, z_high), (angle_low, angle_high) = params["healthy_z_range"], params["healthy_angle_range"]
-    low, high = params["healthy_state_range"]
-    z, angle = qpos[:, 1], qpos[:, 2]
-    rest = xp.concatenate((qpos[:, 2:], qvel), -1)
-    inside = ((low < rest) & (rest < high)).all(-1)
-    return inside & (z_low < z) & (z < z_high) & (angle_low < angle) & (angle < angle_high)
-
+HEALTHY = (
+    Range("qpos", "healthy_state_range", start=2),
+    Range("qvel", "healthy_state_range"),
+    Range.at("qpos", 1, "healthy_z_range"),
+    Range.at("qpos", 2, "healthy_angle_range"),
+)
+"""Every entry of the state is within its range, the torso high enough and upright."""
 
 TASK = MujocoTask(
     id="Hopper",
@@ -40,10 +36,10 @@ TASK = MujocoTask(
     ),
     rewards=(
         Reward("forward", loco.planar_speed(CONTROL_PERIOD_S)),
-        Reward("alive", loco.alive(healthy)),
+        Reward("alive", loco.alive(Within(HEALTHY))),
         Reward("effort", loco.effort, -1e-3),
     ),
-    terminated=loco.fallen(healthy),
+    terminated=Outside(HEALTHY),
     reset=loco.uniform_start,
     action_names=JOINTS,
     previous=("qpos",),

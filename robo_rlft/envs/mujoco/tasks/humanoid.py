@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from robo_rlft.envs.mujoco.ranges import Outside, Range, Within
 from robo_rlft.envs.mujoco.task import Array, MujocoTask, Observation, Params, Reward, State
 from robo_rlft.envs.mujoco.tasks import locomotion as loco
 
@@ -22,6 +23,9 @@ BODIES = (
 )
 INERTIA = ("ixx", "iyy", "izz", "ixy", "ixz", "iyz", "mx", "my", "mz", "mass")
 TWIST = ("wx", "wy", "wz", "vx", "vy", "vz")
+
+HEALTHY = (Range.at("qpos", 2, "healthy_z_range"),)
+"""The torso's height is within its range."""
 
 
 def inertia(xp: Any, state: State, params: Params) -> Array:
@@ -55,13 +59,6 @@ def contact_cost(xp: Any, state: State, action: Array, params: Params) -> Array:
     forces = state.data["cfrc_ext"]
     total = params["contact_cost_weight"] * xp.square(forces).reshape(forces.shape[0], -1).sum(-1)
     return xp.clip(total, *params["contact_cost_range"])
-
-
-def healthy(xp: Any, state: State, params: Params) -> Array:
-    """The torso's height is within its range."""
-    z_low, z_high = params["healthy_z_range"]
-    z = state.data["qpos"][:, 2]
-    return (z_low < z) & (z < z_high)
 
 
 TASK = MujocoTask(
@@ -102,11 +99,11 @@ TASK = MujocoTask(
     ),
     rewards=(
         Reward("forward", forward, 1.25),
-        Reward("alive", loco.alive(healthy), 5.0),
+        Reward("alive", loco.alive(Within(HEALTHY)), 5.0),
         Reward("control", control_cost, -0.1),
         Reward("contact", contact_cost, -1.0),
     ),
-    terminated=loco.fallen(healthy),
+    terminated=Outside(HEALTHY),
     reset=loco.uniform_start,
     action_names=ACTUATORS,
     action_low=-0.4,

@@ -77,11 +77,6 @@ def alive(healthy: ConditionFn) -> RewardFn:
     return lambda xp, state, action, params: xp.where(healthy(xp, state, params), 1.0, 0.0)
 
 
-def fallen(healthy: ConditionFn) -> ConditionFn:
-    """Condition: not healthy any more."""
-    return lambda xp, state, params: ~healthy(xp, state, params)
-
-
 def contact_forces(xp: Any, state: State, params: Params) -> Array:
     """External torque and force on each body, in the frame of the tree's centre of mass."""
     return flat(xp, state.data["cfrc_ext"])

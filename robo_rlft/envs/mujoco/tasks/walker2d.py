@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from robo_rlft.envs.mujoco.task import Array, MujocoTask, Observation, Params, Reward, State
+from robo_rlft.envs.mujoco.ranges import Outside, Range, Within
+from robo_rlft.envs.mujoco.task import MujocoTask, Observation, Reward
 from robo_rlft.envs.mujoco.tasks import locomotion as loco
 
 FRAME_SKIP = 4
@@ -12,12 +11,8 @@ CONTROL_PERIOD_S = 0.002 * FRAME_SKIP
 JOINTS = ("thigh", "leg", "foot", "thigh_left", "leg_left", "foot_left")
 
 
-def healthy(xp: Any, state: State, params: Params) -> Array:
-    """The torso's height and pitch are within their ranges."""
-    (z_low, z_high), (angle_low, angle_high) = params["healthy_z_range"], params["healthy_angle_range"]
-    z, angle = state.data["qpos"][:, 1], state.data["qpos"][:, 2]
-    return (z_low < z) & (z < z_high) & (angle_low < angle) & (angle < angle_high)
-
+HEALTHY = (Range.at("qpos", 1, "healthy_z_range"), Range.at("qpos", 2, "healthy_angle_range"))
+"""The torso's height and pitch are within their ranges."""
 
 TASK = MujocoTask(
     id="Walker2d",
@@ -36,10 +31,10 @@ TASK = MujocoTask(
     ),
     rewards=(
         Reward("forward", loco.planar_speed(CONTROL_PERIOD_S)),
-        Reward("alive", loco.alive(healthy)),
+        Reward("alive", loco.alive(Within(HEALTHY))),
         Reward("effort", loco.effort, -1e-3),
     ),
-    terminated=loco.fallen(healthy),
+    terminated=Outside(HEALTHY),
     reset=loco.uniform_start,
     action_names=JOINTS,
     previous=("qpos",),
