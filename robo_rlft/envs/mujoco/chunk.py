@@ -84,7 +84,7 @@ def _rolled(episodes: Episodes, actions: np.ndarray, trace: bool) -> Chunk:
     before = simulation.save(everyone, models=False)
     previous = {name: simulation.data[name].copy() for name in episodes.task.previous}
     limits = np.maximum(episodes.max_steps - episodes.elapsed, 1)
-    records = simulation.roll(actions, limits, episodes.intervals)
+    records = simulation.roll(actions, limits)
     if not len(records.suspect):
         state = _flattened(episodes, previous, records.fields, steps)
         obs = table.observe(state, rows)

@@ -124,14 +124,12 @@ class MujocoEnv(BatchEnv):
         episodes = self._episodes
         step = episodes.advance(self._checked(actions, (self.num_envs, len(self.task.action_names))))
         ended = step.terminated | step.truncated
-        # The flags cross to torch as one tensor: each crossing costs as much as a whole numpy operation.
-        flags = np.array((step.terminated, step.truncated, ended, episodes.success))
-        terminated, truncated, over, success = self._tensor(flags).unbind()
-        final = self._tensors(step.obs)
+        tensor, final = self._tensor, self._tensors(step.obs)
+        info = {"final_obs": final, "_final_obs": tensor(ended), "success": tensor(episodes.success.copy())}
         obs = episodes.begin_again(step.obs, ended)
-        info = {"final_obs": final, "_final_obs": over, "success": success}
-        reward = self._tensor(step.reward.astype(self._numpy_dtype, copy=False))
-        return final if obs is step.obs else self._tensors(obs), reward, terminated, truncated, info
+        reward = step.reward.astype(self._numpy_dtype, copy=False)
+        outcome = tensor(reward), tensor(step.terminated), tensor(step.truncated)
+        return final if obs is step.obs else self._tensors(obs), *outcome, info
 
     def step_chunk(self, actions: Float[Tensor, "env chunk action"], record: Record = "last") -> ChunkResult:
         """See `BatchEnv.step_chunk`. Compiled code makes all steps where the task has no `control` and is not fresh."""

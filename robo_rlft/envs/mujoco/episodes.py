@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from robo_rlft.envs.mujoco import generators
 from robo_rlft.envs.mujoco.native import Interval
-from robo_rlft.envs.mujoco.ranges import Outside
+from robo_rlft.envs.mujoco.ranges import Outside, Range
 from robo_rlft.envs.mujoco.simulation import Ids, Simulation
 from robo_rlft.envs.mujoco.table import Groups, Table
 from robo_rlft.envs.mujoco.task import MujocoTask, Params, State
@@ -49,9 +49,7 @@ class Episodes:
         success: the task was done in the present episode, [N].
         elapsed: control steps made in the present episode, [N].
         nan_resets: episodes ended because they broke.
-        intervals: parts of the physics state that the task's episodes must stay within.
-        sees_ends: compiled chunks end each environment's episode by themselves, at the time limit or outside of
-            `intervals`.
+        sees_ends: compiled chunks end each environment's episode by themselves.
         idle_share: recent share of a chunk's steps that came after an episode's end, 0 to 1. It decides only how chunks
             are computed, never what they give.
     """
@@ -79,8 +77,9 @@ class Episodes:
         self.obs: Groups = {}
         self.nan_resets = 0
         self.idle_share = 0.0
-        self.intervals, declared = self._declared_ranges()
-        self.sees_ends = declared and self.simulation.stops
+        self._ranges = self._declared_ranges()
+        self._inside = None if self._ranges is None else self.simulation.watch(self._intervals(self._ranges))
+        self.sees_ends = self._inside is not None
         self._capture_nan = capture_nan
         self._never_succeeds = task.success is None
 
@@ -101,6 +100,8 @@ class Episodes:
         else:
             self.elapsed[ids] += 1
         state = State(self.simulation.data, previous, self.variables)
+        if self._inside is not None:
+            state.memo[self._ranges] = self._inside
         step = Transition(
             self.table.observe(state, self.num),
             self.table.reward(state, action, self.num),
@@ -172,13 +173,19 @@ class Episodes:
         generators.unpack(rows["generator"], self.generators, ids)
         self.obs = self.observe()
 
-    def _declared_ranges(self) -> tuple[list[Interval], bool]:
-        """The ranges whose leaving terminates an episode, and whether nothing else does."""
+    def _declared_ranges(self) -> tuple[Range, ...] | None:
+        """What an episode must stay within, None where the task's end is not that of ranges of the physics state."""
         ends = self.task.terminated
+        if ends is None:
+            return ()
         if not isinstance(ends, Outside) or not all(self.simulation.is_state(r.field) for r in ends.ranges):
-            return [], ends is None
-        bounds = [(r, *self.params[r.bounds]) for r in ends.ranges]
-        return [self.simulation.interval(r.field, r.start, r.stop, lo, hi, r.closed) for r, lo, hi in bounds], True
+            return None
+        return ends.ranges
+
+    def _intervals(self, ranges: tuple[Range, ...]) -> list[Interval]:
+        bounds = [(r, *self.params[r.bounds]) for r in ranges]
+        interval = self.simulation.interval
+        return [interval(r.field, r.start, r.stop, low, high, r.closed) for r, low, high in bounds]
 
     def _command(self, action: np.ndarray, ids: Ids | None) -> None:
         if self.task.control is None:

@@ -74,7 +74,7 @@ class _Setup(ctypes.Structure):
         ("warning_stride", c_size_t),
         ("kinds", c_void_p),
         *((name, c_int) for name in ("nkinds", "nwarnings", "noutputs")),
-        *((name, c_void_p) for name in ("outputs", "sources", "status")),
+        *((name, c_void_p) for name in ("outputs", "sources", "status", "inside")),
     )
 
 
@@ -85,8 +85,6 @@ class _Roll(ctypes.Structure):
         ("control_at", c_size_t),
         ("ncontrol", c_size_t),
         ("limits", c_void_p),
-        ("nranges", c_int),
-        ("ranges", c_void_p),
         ("nrecords", c_int),
         ("records", c_void_p),
         ("recordings", c_void_p),
@@ -112,6 +110,7 @@ def load() -> ctypes.CDLL | str:
     library.stepper_new.restype = c_void_p
     library.stepper_new.argtypes = [c_void_p]
     library.stepper_delete.argtypes = [c_void_p]
+    library.stepper_watch.argtypes = [c_void_p, c_void_p, c_int]
     library.stepper_step.argtypes = [c_void_p, c_void_p, c_int]
     library.stepper_roll.argtypes = [c_void_p, c_void_p]
     return library
@@ -126,6 +125,9 @@ class NativeStepper:
         outputs: writable arrays of derived fields to fill, simulation first.
         frame_skip: substeps per control step.
         post_constraint: end each control step with the forces on bodies.
+
+    Attributes:
+        inside: whether a simulation's last step ended within all watched intervals, bool [N], live.
     """
 
     def __init__(
@@ -139,7 +141,7 @@ class NativeStepper:
         self._library, self._state = library, batch.state
         threads = max(1, min(batch.nthread, batch.nsim, os.cpu_count() or 1))
         self._data = [mujoco.MjData(batch.model) for _ in range(threads)]
-        self._status = np.zeros(batch.nsim, np.uint8)
+        self._status, self.inside = np.zeros(batch.nsim, np.uint8), np.ones(batch.nsim, bool)
         self._models: Sequence[mujoco.MjModel] = [batch.model] * batch.nsim
         self._addresses = np.array([model._address for model in self._models], np.uintp)
         setup = self._setup(outputs, frame_skip, post_constraint)
@@ -147,6 +149,11 @@ class NativeStepper:
         if not self._handle:
             raise MemoryError("no memory for the stepper")
         weakref.finalize(self, library.stepper_delete, self._handle)
+
+    def watch(self, intervals: Sequence[Interval]) -> None:
+        """Watch these intervals from now on: `inside` tells of them, and `roll` ends where one is left."""
+        self._ranges = (_Range * len(intervals))(*intervals)
+        self._library.stepper_watch(self._handle, ctypes.addressof(self._ranges), len(intervals))
 
     def use_models(self, models: Sequence[mujoco.MjModel]) -> None:
         """Give every simulation a model of its own."""
@@ -167,16 +174,14 @@ class NativeStepper:
         control: Float[np.ndarray, "env chunk control"],
         target: Float[np.ndarray, "env control"],
         limits: Int[np.ndarray, " env"],
-        intervals: Sequence[Interval],
         fields: Mapping[str, np.ndarray],
     ) -> tuple[dict[str, np.ndarray], Integer[np.ndarray, " row"]]:
-        """H control steps of every simulation, or fewer where it comes to its own end.
+        """H control steps of every simulation, or fewer where it leaves a watched interval or reaches its limit.
 
         Args:
             control: commands of each step.
             target: where in the state rows they go.
-            limits: steps after which a simulation ends, at least 1.
-            intervals: a simulation ends in the step that leaves one of them.
+            limits: steps a simulation makes at most, at least 1.
             fields: live arrays to record after each step, simulation first.
 
         Returns:
@@ -186,7 +191,6 @@ class NativeStepper:
         steps = control.shape[1]
         control = np.ascontiguousarray(control, np.float64)
         limits = np.ascontiguousarray(limits, np.int64)
-        ranges = (_Range * len(intervals))(*intervals)
         live = (_Field * len(fields))(*map(_field, fields.values()))
         records = {name: np.empty((len(a), steps, *a.shape[1:]), a.dtype) for name, a in fields.items()}
         recordings = np.array([r.ctypes.data for r in records.values()], np.uintp)
@@ -196,8 +200,6 @@ class NativeStepper:
             (target.ctypes.data - self._state.ctypes.data) // self._state.itemsize,
             control.shape[2],
             limits.ctypes.data,
-            len(ranges),
-            ctypes.addressof(ranges),
             len(live),
             ctypes.addressof(live),
             recordings.ctypes.data,
@@ -236,6 +238,7 @@ class NativeStepper:
             outputs=ctypes.addressof(self._fields),
             sources=self._sources.ctypes.data,
             status=self._status.ctypes.data,
+            inside=self.inside.ctypes.data,
         )
 
 

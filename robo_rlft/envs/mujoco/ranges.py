@@ -12,7 +12,7 @@ from typing import Any
 from robo_rlft.envs.mujoco.task import Array, Params, State
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Range:
     """Entries of a field that must lie between two bounds.
 
@@ -52,10 +52,7 @@ class Within:
 
     def __call__(self, xp: Any, state: State, params: Params) -> Array:
         """See `ConditionFn`."""
-        inside = self.ranges[0].holds(state, params)
-        for other in self.ranges[1:]:
-            inside = inside & other.holds(state, params)
-        return inside
+        return _inside(self.ranges, state, params)
 
 
 @dataclass(frozen=True)
@@ -66,4 +63,14 @@ class Outside:
 
     def __call__(self, xp: Any, state: State, params: Params) -> Array:
         """See `ConditionFn`."""
-        return ~Within(self.ranges)(xp, state, params)
+        return ~_inside(self.ranges, state, params)
+
+
+def _inside(ranges: tuple[Range, ...], state: State, params: Params) -> Array:
+    """Worked out once per state: the same ranges often both end an episode and pay for staying alive."""
+    if ranges not in state.memo:
+        inside = ranges[0].holds(state, params)
+        for other in ranges[1:]:
+            inside = inside & other.holds(state, params)
+        state.memo[ranges] = inside
+    return state.memo[ranges]

@@ -77,12 +77,19 @@ class Simulation:
     @property
     def rolls(self) -> bool:
         """Whether `roll` gives the fields this task reads; the batch's own has none computed after the last substep."""
-        return not self.fresh and (self.stops or not self._post)
+        return isinstance(self._stepper, NativeStepper) or not (self.fresh or self._post)
 
-    @property
-    def stops(self) -> bool:
-        """Whether `roll` ends each simulation on its own."""
-        return isinstance(self._stepper, NativeStepper)
+    def watch(self, intervals: Sequence[Interval]) -> np.ndarray | None:
+        """Let `roll` end a simulation where it leaves one of these intervals of its state.
+
+        Returns:
+            Whether each simulation's last step ended within all of them, bool [N], live; None without a compiled
+            stepper: then nothing is watched.
+        """
+        if not isinstance(self._stepper, NativeStepper):
+            return None
+        self._stepper.watch(intervals)
+        return self._stepper.inside
 
     def step(self, ids: Ids | None) -> Ids | None:
         """One control step of all simulations or of `ids`; returns the ids that became unstable, None for none."""
@@ -98,16 +105,15 @@ class Simulation:
         self,
         control: Float[np.ndarray, "env chunk control"],
         limits: Int[np.ndarray, " env"],
-        intervals: Sequence[Interval],
     ) -> Substeps:
         """H control steps of all simulations in one compiled call.
 
-        Where the stepper can (see `stops`), a simulation makes no more steps than its limit, at least 1, and none after
-        it left one of the intervals; its last records are repeated.
+        With a compiled stepper, a simulation makes no more steps than its limit, at least 1, and none after it left a
+        watched interval; its last records are repeated.
         """
         fields = {name: values for name, values in self.data.items() if name in DATA_FIELDS}
         if isinstance(self._stepper, NativeStepper):
-            return Substeps(*self._stepper.roll(control, self.field("ctrl"), limits, intervals, fields))
+            return Substeps(*self._stepper.roll(control, self.field("ctrl"), limits, fields))
         skip = self.frame_skip
         try:
             records = self.batch.rollout(control.shape[1] * skip, np.repeat(control, skip, axis=1), record=list(fields))

@@ -44,7 +44,7 @@ typedef struct { /* entries of a state row that must lie between low and high, t
   int closed;
 } Range;
 
-typedef struct {
+typedef struct { /* everything it points to stays in place */
   Engine engine;
   int sims, threads, frame_skip, components;
   double* rows; /* [sims][width] */
@@ -59,6 +59,7 @@ typedef struct {
   const Field* outputs; /* [noutputs], filled from */
   const char** sources; /* [threads][noutputs] */
   uint8_t* status;      /* [sims], 0 where the last call went well */
+  uint8_t* inside;      /* [sims], 1 where all watched ranges held after the simulation's last step */
 } Setup;
 
 typedef struct { /* a chunk of control steps */
@@ -66,8 +67,6 @@ typedef struct { /* a chunk of control steps */
   const double* control; /* [sims][steps][ncontrol] */
   size_t control_at, ncontrol;
   const int64_t* limits; /* [sims], steps to make at most, at least 1 */
-  int nranges;
-  const Range* ranges; /* [nranges] */
   int nrecords;
   const Field* records; /* [nrecords], what to record after each step, */
   char** recordings;    /* [nrecords], and where to: [sims][steps][bytes] */
@@ -77,6 +76,8 @@ typedef struct { /* a chunk of control steps */
 
 typedef struct {
   Setup setup;
+  const Range* ranges; /* [nranges], watched: a simulation's chunk ends in the step that leaves one */
+  int nranges;
   pthread_t* workers; /* [threads - 1] */
   int nworkers;
   pthread_mutex_t call, sleep; /* one call at a time; guards falling asleep and waking */
@@ -130,8 +131,22 @@ static int unstable(const Setup* s, int thread) {
   return bad != 0;
 }
 
+/* Not a number is inside of nothing. */
+static uint8_t inside(const Stepper* p, const double* row) {
+  for (int k = 0; k < p->nranges; k++) {
+    const Range* range = p->ranges + k;
+    for (size_t j = range->at; j < range->at + range->count; j++) {
+      const int within = range->closed ? range->low <= row[j] && row[j] <= range->high
+                                       : range->low < row[j] && row[j] < range->high;
+      if (!within) return 0;
+    }
+  }
+  return 1;
+}
+
 /* One control step; nonzero where it broke. After an error of MuJoCo the row and the outputs stay as they were. */
-static int advance(const Setup* s, int thread, int64_t sim) {
+static int advance(const Stepper* p, int thread, int64_t sim) {
+  const Setup* s = &p->setup;
   const Engine* mj = &s->engine;
   const void* model = s->models[sim];
   void* data = s->data[thread];
@@ -148,23 +163,11 @@ static int advance(const Setup* s, int thread, int64_t sim) {
   if (mj->rne_post_constraint) mj->rne_post_constraint(model, data);
   mj->get_state(model, data, row, s->components);
   landing = NULL;
+  s->inside[sim] = inside(p, row);
   const char** sources = s->sources + (size_t)thread * s->noutputs;
   for (int k = 0; k < s->noutputs; k++)
     memcpy(s->outputs[k].base + sim * s->outputs[k].stride, sources[k], s->outputs[k].bytes);
   return unstable(s, thread);
-}
-
-/* Not a number is inside of nothing. */
-static int inside(const Roll* r, const double* row) {
-  for (int k = 0; k < r->nranges; k++) {
-    const Range* range = r->ranges + k;
-    for (size_t j = range->at; j < range->at + range->count; j++) {
-      const int within = range->closed ? range->low <= row[j] && row[j] <= range->high
-                                       : range->low < row[j] && row[j] < range->high;
-      if (!within) return 0;
-    }
-  }
-  return 1;
 }
 
 static void record(const Roll* r, int64_t sim, int step) {
@@ -176,15 +179,16 @@ static void record(const Roll* r, int64_t sim, int step) {
 }
 
 /* Control steps up to the simulation's own end; what was recorded last is repeated from there on. */
-static int roll_out(const Setup* s, const Roll* r, int thread, int64_t sim) {
-  double* row = s->rows + sim * s->width;
+static int roll_out(const Stepper* p, int thread, int64_t sim) {
+  const Roll* r = p->roll;
+  double* row = p->setup.rows + sim * p->setup.width;
   int step = 0, going = 1;
   for (; step < r->steps && going; step++) {
     memcpy(row + r->control_at, r->control + ((size_t)sim * r->steps + step) * r->ncontrol,
            r->ncontrol * sizeof(double));
-    if (advance(s, thread, sim)) return 1;
+    if (advance(p, thread, sim)) return 1;
     record(r, sim, step);
-    going = step + 1 < r->limits[sim] && inside(r, row);
+    going = step + 1 < r->limits[sim] && p->setup.inside[sim];
   }
   for (; step < r->steps; step++) record(r, sim, step);
   return 0;
@@ -200,7 +204,7 @@ static void work(Stepper* p, int thread) {
   for (int from; (from = atomic_fetch_add(&p->next, p->block)) < p->count;)
     for (int j = from; j < from + p->block && j < p->count; j++) {
       const int64_t sim = p->ids ? p->ids[j] : j;
-      s->status[sim] = (uint8_t)(p->roll ? roll_out(s, p->roll, thread, sim) : advance(s, thread, sim));
+      s->status[sim] = (uint8_t)(p->roll ? roll_out(p, thread, sim) : advance(p, thread, sim));
       if (s->status[sim]) atomic_fetch_add(&p->broken, 1);
     }
   s->engine.set_thread_handler(before);
@@ -284,8 +288,7 @@ void stepper_delete(Stepper* p) {
   free(p);
 }
 
-/* A stepper for what `setup` points to, all of which must stay in place; NULL without memory. Where the system gives
-   fewer threads than asked for, it works with those. */
+/* NULL without memory. Where the system gives fewer threads than asked for, it works with those. */
 Stepper* stepper_new(const Setup* setup) {
   Stepper* p = calloc(1, sizeof(Stepper));
   if (!p) return NULL;
@@ -307,6 +310,9 @@ Stepper* stepper_new(const Setup* setup) {
   }
   return p;
 }
+
+/* From now on watch these ranges, which stay in place; at first there are none. */
+void stepper_watch(Stepper* p, const Range* ranges, int nranges) { p->ranges = ranges, p->nranges = nranges; }
 
 /* One control step of all simulations, or of `count` of them by their ids; returns how many broke. */
 int stepper_step(Stepper* p, const int64_t* ids, int count) {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -18,18 +18,21 @@ Array = Any
 Params = Mapping[str, Any]
 
 
-class State(NamedTuple):
+@dataclass(slots=True)
+class State:
     """What terms read: live fields of the simulation after the step, the ones before it, and the task's variables.
 
     Attributes:
         data: MjData fields by name (`qpos` [N, nq], `xpos` [N, nbody, 3], `sensordata` ...), those the task lists.
         previous: the fields of `MujocoTask.previous` as they were before the control step.
         variables: the task's own per-environment arrays (targets, the controller's set-points).
+        memo: what terms have worked out from this very state, for others to use.
     """
 
     data: Mapping[str, Array]
     previous: Mapping[str, Array]
     variables: Mapping[str, Array]
+    memo: dict[Any, Array] = field(default_factory=dict)
 
 
 ObservationFn = Callable[[Any, State, Params], Array]

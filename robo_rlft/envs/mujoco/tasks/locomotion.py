@@ -55,7 +55,7 @@ def velocity(xp: Any, state: State, params: Params) -> Array:
 
 def clipped_velocity(xp: Any, state: State, params: Params) -> Array:
     """All generalised velocities, clipped to ± 10."""
-    return xp.clip(state.data["qvel"], -10.0, 10.0)
+    return xp.minimum(xp.maximum(state.data["qvel"], -10.0), 10.0)
 
 
 def planar_speed(control_period_s: float) -> RewardFn:
