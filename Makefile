@@ -14,8 +14,8 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 TORCH   := torch==2.13.0
 BIN     := $(VENV)/bin
-# The stamp's name holds a checksum of what was asked for, so that a changed pyproject.toml installs again.
-STAMP   := $(VENV)/installed-$(shell { cat pyproject.toml; echo '$(TORCH) $(PYTHON)'; } | cksum | cut -d' ' -f1)
+# The stamp's name holds a checksum of what was asked for, so that a changed pyproject.toml or C source installs again.
+STAMP   := $(VENV)/installed-$(shell { cat pyproject.toml robo_rlft/envs/mujoco/stepper.c; echo '$(TORCH) $(PYTHON)'; } | cksum | cut -d' ' -f1)
 PIP     := $(BIN)/python -m pip install --disable-pip-version-check --retries 5 --timeout 60 --progress-bar off
 # One thread per test process: $(WORKERS) of them run side by side.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
@@ -49,7 +49,7 @@ bench: setup ## every benchmark beside its limit and its peers; rows in build/be
 	@for case in envs data update; do $(BIN)/robo-rlft bench $$case --json build/bench/$$case.json; done
 
 clean: ## remove the virtual environment and everything built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info robo_rlft/envs/mujoco/_stepper.* .pytest_cache .ruff_cache .hypothesis
 
 setup: $(STAMP) ## install what is missing
 

@@ -19,6 +19,8 @@ from robo_rlft.training.configure import recipes
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
+IGNORED = shutil.ignore_patterns("__pycache__", "*.so")
+
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
 
@@ -27,13 +29,17 @@ def call(*command: str | Path, cwd: Path = ROOT, **environment: str) -> subproce
     return subprocess.run([*map(str, command)], cwd=cwd, env=merged, capture_output=True, text=True, timeout=300)
 
 
+def compiler() -> str | None:
+    return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, so that nothing left over from earlier builds can get in."""
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "robo_rlft", source / "robo_rlft", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "robo_rlft", source / "robo_rlft", ignore=IGNORED)
     done = call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", source / "dist", cwd=source)
     assert done.returncode == 0, done.stdout + done.stderr
     return next((source / "dist").glob("*.whl"))
@@ -45,11 +51,26 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path)
     files = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "robo_rlft").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
     }
-    assert {name for name in names if ".dist-info/" not in name} == files
+    built = {name for name in names if name.endswith(".so")}
+    assert {name for name in names - built if ".dist-info/" not in name} == files
+    assert {name.partition(".")[0] for name in built} == ({"robo_rlft/envs/mujoco/_stepper"} if compiler() else set())
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert {Path(name).suffix for name in files} >= {".py", ".yaml", ".xml", ".html", ".typed"}
+    assert {Path(name).suffix for name in files} >= {".py", ".yaml", ".xml", ".html", ".c", ".typed"}
+
+
+@pytest.mark.slow
+def test_an_installation_without_a_compiler_goes_on(tmp_path: Path) -> None:
+    """With a compiler that only fails."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "robo_rlft/envs/mujoco", tmp_path / "robo_rlft/envs/mujoco", ignore=IGNORED)
+    done = call(sys.executable, "-m", "build", "--wheel", "--no-isolation", cwd=tmp_path, CC="false")
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = zipfile.ZipFile(next((tmp_path / "dist").glob("*.whl"))).namelist()
+    assert "robo_rlft/envs/mujoco/stepper.c" in names
+    assert not [name for name in names if name.endswith(".so")]
 
 
 @pytest.mark.slow
@@ -60,13 +81,14 @@ def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> No
     program = (
         "import robo_rlft; from robo_rlft.cli import main; from robo_rlft.training.configure import compose;"
         "print(robo_rlft.__file__); assert main(['list']) == 0;"
+        "from robo_rlft.envs.mujoco import native; print(native.missing() or 'compiled');"
         "print(compose(['recipe=reinflow/arm_peg_insert']).env.id)"
     )
     done = call(sys.executable, "-P", "-c", program, cwd=tmp_path, PYTHONPATH=str(target))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert Path(lines[0]).is_relative_to(target)
-    assert lines[-1] == "ArmPegInsert"
+    assert lines[-2:] == ["compiled" if compiler() else "not compiled", "ArmPegInsert"]
     assert all(name in done.stdout for name in recipes())
     assert (target / "bin" / "robo-rlft").exists()
 
@@ -102,15 +124,19 @@ def test_set_up_installs_torch_before_the_rest_and_marks_itself_done_last(tmp_pa
 @needs_make
 def test_set_up_runs_again_exactly_when_the_requirements_changed(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "pyproject.toml").write_text("[project]\n")
+    sources = tmp_path / "pyproject.toml", tmp_path / "robo_rlft/envs/mujoco/stepper.c"
+    sources[1].parent.mkdir(parents=True)
+    for source in sources:
+        source.write_text("as it was\n")
     (tmp_path / ".venv").mkdir()
-    dry = call("make", "--dry-run", "setup", cwd=tmp_path).stdout
-    stamp = re.search(r"touch (\S+)", dry)
-    assert stamp is not None
-    (tmp_path / stamp[1]).touch()
-    assert "pip install" not in call("make", "--dry-run", "setup", cwd=tmp_path).stdout
-    (tmp_path / "pyproject.toml").write_text("[project]\nname='other'\n")
-    assert "pip install" in call("make", "--dry-run", "setup", cwd=tmp_path).stdout
+    for source in sources:
+        dry = call("make", "--dry-run", "setup", cwd=tmp_path).stdout
+        stamp = re.search(r"touch (\S+)", dry)
+        assert stamp is not None
+        (tmp_path / stamp[1]).touch()
+        assert "pip install" not in call("make", "--dry-run", "setup", cwd=tmp_path).stdout
+        source.write_text("changed\n")
+        assert "pip install" in call("make", "--dry-run", "setup", cwd=tmp_path).stdout
 
 
 def test_a_working_environment_is_kept() -> None:

@@ -106,6 +106,17 @@ def torch_build() -> Iterator[Finding]:
     yield Finding("numpy BLAS", "ok", _numpy_blas())
 
 
+def stepper() -> Iterator[Finding]:
+    """What steps the MuJoCo environments."""
+    from robo_rlft.envs.mujoco import native
+
+    if reason := native.missing():
+        advice = "for faster steps: install gcc or clang, then pip install again, or make clean setup"
+        yield Finding("MuJoCo stepper", "note", f"mujoco.batch; the compiled one is missing: {reason}", advice)
+    else:
+        yield Finding("MuJoCo stepper", "ok", "compiled")
+
+
 def gpu() -> Iterator[Finding]:
     """GPUs that torch can use, or why it cannot."""
     import torch
@@ -163,6 +174,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     system,
     threads,
     torch_build,
+    stepper,
     gpu,
     opengl,
     vulkan,

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from robo_rlft.envs.mujoco import native
 from robo_rlft.errors import DataError
 from robo_rlft.training import doctor, graphics
 from robo_rlft.training.config import Config
@@ -37,7 +38,8 @@ def test_this_machine_runs_its_own_tests(monkeypatch: pytest.MonkeyPatch) -> Non
     problems, page = told(Config())
     assert problems == 0
     assert "this machine is ready" in page
-    assert all(f"\n {what}" in page for what in ("python", "torch", "threads", "disk", "packages", "Vulkan"))
+    expected = ("python", "torch", "threads", "MuJoCo stepper", "disk", "packages", "Vulkan")
+    assert all(f"\n {what}" in page for what in expected)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,15 @@ def test_python(version: tuple[int, int], status: str, monkeypatch: pytest.Monke
     found = only(doctor.python, "python")
     assert found.status == status
     assert bool(found.advice) == (status == "problem")
+
+
+@pytest.mark.parametrize(("reason", "status"), [("", "ok"), ("not compiled", "note")])
+def test_stepper(reason: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "missing", lambda: reason)
+    found = only(doctor.stepper, "MuJoCo stepper")
+    assert found.status == status
+    assert reason in found.found
+    assert ("gcc" in found.advice) == bool(reason)
 
 
 def test_more_threads_than_the_container_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,12 @@ def load() -> ctypes.CDLL | str:
     return library
 
 
+def missing() -> str:
+    """Why there is no compiled stepper; empty where there is one."""
+    library = load()
+    return library if isinstance(library, str) else ""
+
+
 class NativeStepper:
     """Replaces `Batch.step` and `Batch.rollout` over the batch's own state rows.
 
