@@ -35,6 +35,7 @@ def episodes_of(env_id: str, seeds: range, steps: int, dtype: type) -> dict[str,
     return {name: np.stack(values) for name, values in out.items()}
 
 
+@pytest.mark.usefixtures("stepper")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("env_id", TASKS)
 def test_equal_to_gymnasium(env_id: str, dtype: type) -> None:

@@ -94,6 +94,7 @@ def position(force: float, substeps: int) -> float:
     return force / 2 * TIMESTEP_S**2 * substeps * (substeps + 1) / 2
 
 
+@pytest.mark.usefixtures("stepper")
 def test_step_follows_newton() -> None:
     env = cart()
     obs, reward, terminated, truncated, info = env.step(torch.tensor([[1.0], [-2.0]]).double())
@@ -103,6 +104,7 @@ def test_step_follows_newton() -> None:
     assert not (terminated | truncated | info["success"]).any()
 
 
+@pytest.mark.usefixtures("stepper")
 def test_chunk_pays_each_step_and_stops_at_the_end() -> None:
     for task in (CART_TASK, STEPPED_CART):
         env = cart(task=task)
@@ -121,6 +123,7 @@ def test_chunk_pays_each_step_and_stops_at_the_end() -> None:
         torch.testing.assert_close(result.obs["policy"][1], result.final_obs["policy"][1])
 
 
+@pytest.mark.usefixtures("stepper")
 def test_truncation_is_not_termination() -> None:
     env = cart(max_episode_steps=3)
     for _ in range(2):
@@ -134,6 +137,7 @@ def test_truncation_is_not_termination() -> None:
     assert result.truncated.all()
 
 
+@pytest.mark.usefixtures("stepper")
 def test_success_is_remembered_until_the_episode_ends() -> None:
     env = cart(end=100.0)
     env.set_state(env.get_state())
@@ -162,7 +166,8 @@ def test_actions_are_clipped() -> None:
     assert obs["policy"][0, 0] == obs["policy"][1, 0]
 
 
-@pytest.mark.parametrize("env_id", ["Hopper", "Walker2d", "HalfCheetah"])
+@pytest.mark.usefixtures("stepper")
+@pytest.mark.parametrize("env_id", ["Hopper", "Walker2d", "HalfCheetah", "Ant", "Humanoid"])
 def test_compiled_and_stepped_chunks_are_bit_equal(env_id: str) -> None:
     task = importlib.import_module(f"robo_rlft.envs.mujoco.tasks.{_module(env_id)}").TASK
     slow = dataclasses.replace(task, control=lambda xp, state, action, params: {"ctrl": action})
@@ -186,21 +191,29 @@ def test_compiled_and_stepped_chunks_are_bit_equal(env_id: str) -> None:
         np.testing.assert_array_equal(rows, stepped.get_state()[name], name)
 
 
-def test_chunks_of_falling_policies_go_step_by_step() -> None:
-    env = MujocoEnv(importlib.import_module("robo_rlft.envs.mujoco.tasks.hopper").TASK, 8, seed=0, threads=1)
+def test_chunks_that_cannot_see_the_many_falls_of_a_policy_go_step_by_step(stepper: str) -> None:
+    task = importlib.import_module("robo_rlft.envs.mujoco.tasks.hopper").TASK
+    assert chunks_rolled(task, 60) == 60 if stepper == "compiled" else 0 < chunks_rolled(task, 60) < 30
+    fallen = dataclasses.replace(task, terminated=lambda xp, state, params: state.data["qpos"][:, 1] < 0.8)
+    assert 0 < chunks_rolled(fallen, 60) < 30
+
+
+def chunks_rolled(task: MujocoTask, chunks: int) -> int:
+    env = MujocoEnv(task, 8, seed=0, threads=1)
     rolled: list[int] = []
     roll = env.simulation.roll
-    env.simulation.roll = lambda control: (rolled.append(1), roll(control))[1]
+    env.simulation.roll = lambda *arguments: (rolled.append(1), roll(*arguments))[1]
     rng = torch.Generator().manual_seed(0)
-    for _ in range(60):
+    for _ in range(chunks):
         env.step_chunk(torch.rand(8, 10, 3, generator=rng) * 2 - 1)
-    assert 0 < len(rolled) < 30
+    return len(rolled)
 
 
 def _module(env_id: str) -> str:
     return {"HalfCheetah": "half_cheetah"}.get(env_id, env_id.lower())
 
 
+@pytest.mark.usefixtures("stepper")
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_change_nothing(threads: int) -> None:
     def last(count: int) -> torch.Tensor:
@@ -223,6 +236,7 @@ def test_reset_draws_what_gymnasium_draws() -> None:
     assert not torch.equal(obs["policy"][0], obs["policy"][2])
 
 
+@pytest.mark.usefixtures("stepper")
 def test_nan_guard_ends_only_the_broken_episode(tmp_path: Path) -> None:
     for chunked in (False, True):
         env = cart(3, capture_nan=tmp_path / str(chunked))
@@ -255,6 +269,7 @@ def test_nan_guard_ends_only_the_broken_episode(tmp_path: Path) -> None:
         assert np.isnan(captured["physics"]).any()
 
 
+@pytest.mark.usefixtures("stepper")
 def test_nan_guard_of_steps_with_contact_forces() -> None:
     env = MujocoEnv(importlib.import_module("robo_rlft.envs.mujoco.tasks.ant").TASK, 3, seed=0, threads=2)
     for count in (1, 2):
@@ -268,6 +283,7 @@ def test_nan_guard_of_steps_with_contact_forces() -> None:
         assert not env.step(torch.zeros(3, 8))[3].any()
 
 
+@pytest.mark.usefixtures("stepper")
 def test_nan_from_a_term_is_guarded_too() -> None:
     broken = dataclasses.replace(
         CART_TASK,
@@ -281,6 +297,7 @@ def test_nan_from_a_term_is_guarded_too() -> None:
     assert env.nan_resets == 1
 
 
+@pytest.mark.usefixtures("stepper")
 def test_randomised_mass_follows_newton_and_travels_with_the_state() -> None:
     env = cart()
     env.randomise("body_mass", [[0.0, 2.0], [0.0, 4.0]])
@@ -295,6 +312,7 @@ def test_randomised_mass_follows_newton_and_travels_with_the_state() -> None:
     )
 
 
+@pytest.mark.usefixtures("stepper")
 def test_model_fields_are_readable_per_environment() -> None:
     heavy = dataclasses.replace(
         CART_TASK,
@@ -307,6 +325,7 @@ def test_model_fields_are_readable_per_environment() -> None:
     assert env.step(torch.zeros(2, 1))[1].tolist() == [2.0, 3.0]
 
 
+@pytest.mark.usefixtures("stepper")
 def test_fresh_fields_belong_to_the_new_state() -> None:
     def where(xp: Any, state: State, params: Params) -> Array:
         return state.data["sensordata"][:, :1] - state.data["qpos"]

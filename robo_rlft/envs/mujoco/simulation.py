@@ -150,7 +150,8 @@ class Simulation:
         for name in [key.removeprefix("model/") for key in rows if key.startswith("model/")]:
             self.randomise(name, rows[f"model/{name}"], ids)
         self.state[ids] = rows["physics"]
-        if self.outputs:
+        # Only a persistent batch holds more than is written here. Computing also resets a state that is not finite.
+        if self.outputs and self.fresh:
             self.batch.forward(np.unique(ids))
         for name in self.outputs:
             self.overwrite(name, ids, rows[f"output/{name}"])
