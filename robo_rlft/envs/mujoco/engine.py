@@ -8,7 +8,7 @@ result = env.step_chunk(chunks)                                  # [64, H, A], s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ class MujocoEnv(BatchEnv):
         self.has_success = task.success is not None
         self.num_envs, self.device, self.dtype = num_envs, torch.device(device), dtype
         self._on_cpu = self.device.type == "cpu"
+        self._tensor: Callable[[np.ndarray], Tensor] = torch.from_numpy if self._on_cpu else self._moved
         self._numpy_dtype = torch.empty(0, dtype=dtype).numpy().dtype
         self._episodes = Episodes(
             task,
@@ -243,9 +244,8 @@ class MujocoEnv(BatchEnv):
     def _tensors(self, groups: Groups) -> Obs:
         return {name: self._tensor(values) for name, values in groups.items()}
 
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(values)
-        return tensor if self._on_cpu else tensor.to(self.device)
+    def _moved(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
 
     def _describe(self) -> RobotSpec:
         names = self.task.action_names

@@ -120,10 +120,10 @@ class Episodes:
 
     def begin_again(self, final: Groups, ended: Bool[np.ndarray, " env"]) -> Groups:
         """Start new episodes where `ended`; returns the observations to act on next."""
-        if not np.count_nonzero(ended):
+        ids = ended.nonzero()[0]
+        if not len(ids):
             self.obs = final
             return final
-        ids = np.flatnonzero(ended)
         self.restart(ids)
         fresh = self.observe(ids)
         obs = {name: values.copy() for name, values in final.items()}

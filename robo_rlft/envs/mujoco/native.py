@@ -168,6 +168,8 @@ class NativeStepper:
 
     def step(self, ids: Integer[np.ndarray, " row"] | None) -> Integer[np.ndarray, " row"] | None:
         """One control step; returns the ids that became unstable, None for none."""
+        if ids is not None and not len(ids):
+            return None
         if ids is None:
             broken = self._library.stepper_step(self._handle, None, 0)
         else:
@@ -195,7 +197,7 @@ class NativeStepper:
             unstable, whose records are incomplete.
         """
         steps = control.shape[1]
-        control = np.ascontiguousarray(control, np.float64)
+        control = np.ascontiguousarray(np.broadcast_to(control, (len(target), steps, target.shape[1])), np.float64)
         limits = np.ascontiguousarray(limits, np.int64)
         live = (_Field * len(fields))(*map(_field, fields.values()))
         records = {name: np.empty((len(a), steps, *a.shape[1:]), a.dtype) for name, a in fields.items()}

@@ -61,6 +61,7 @@ class Simulation:
         self.state = self.batch.state
         self.randomised: tuple[str, ...] = ()
         self._fields: dict[str, np.ndarray] = {}
+        self._are_state: dict[str, bool] = {}
         self._default_row = self.state[0].copy()
         self._stage = _STAGE_VELOCITY if fresh else _STAGE_NONE
         self.data: dict[str, np.ndarray] = {name: self._bind(name) for name in fields}
@@ -182,7 +183,9 @@ class Simulation:
 
     def is_state(self, name: str) -> bool:
         """Whether `name` is a field of the physics state (`qpos`, `mocap_pos` ...)."""
-        return name in DATA_FIELDS and self.field(name).flags.writeable
+        if name not in self._are_state:
+            self._are_state[name] = name in DATA_FIELDS and self.field(name).flags.writeable
+        return self._are_state[name]
 
     def field(self, name: str) -> np.ndarray:
         """The live array of an MjData field, simulation first."""

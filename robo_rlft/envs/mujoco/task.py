@@ -78,7 +78,7 @@ class MujocoTask:
         max_episode_steps: control steps before truncation.
         observations: in order, concatenated per group.
         rewards: summed with their weights.
-        terminated: ends an episode; None never does.
+        terminated: ends an episode; None never does. An `Outside` of `ranges` lets chunks stop in compiled code.
         success: marks the task as done (reported, and remembered until the episode ends); None if the task has none.
         reset: draws one environment's start.
         control: maps an action to `ctrl` and task variables; None copies the action to `ctrl`.
