@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import yaml
@@ -139,6 +140,7 @@ def _measured(name: str, recipe: str, runs: Sequence[RunRecord], published: Publ
         checks(list(_goals(tuned, published))) if published else "",
         "\n".join(pictures),
         _costs(tuned),
+        *(_swept(t.run, sweep) for t in tuned for sweep in t.run.sweeps.values()),
         commands([*(published.before if published else ()), *_commands(runs)]),
     )
 
@@ -180,6 +182,16 @@ def _goals(tuned: Sequence[Tuned], published: Published) -> Iterator[Check]:
     )
     yield Check(f"within {ENV_STEPS:,} environment steps", f"{steps:,}", steps <= ENV_STEPS)
     yield Check(f"{SEEDS} seeds", str(len(tuned)), len(tuned) >= SEEDS)
+
+
+def _swept(run: RunRecord, sweep: Mapping[str, Any]) -> str:
+    """How the last checkpoint acts at other values of one setting."""
+    share = sweep["rows"][0]["success"] is not None
+    scores = [Interval(**row["success" if share else "return"]) for row in sweep["rows"]]
+    rows = [[f"{row['value']:g}", interval(score, share)] for row, score in zip(sweep["rows"], scores, strict=True)]
+    key, episodes = sweep["key"], sweep["episodes"]
+    head = f"The last checkpoint of seed {run.seed} at other values of `{key}`, {episodes} episodes each:"
+    return f"{head}\n\n{table([key.split('.')[1], 'score'], rows)}"
 
 
 def _costs(tuned: Sequence[Tuned]) -> str:

@@ -28,7 +28,7 @@ from robo_rlft.training.configure import compose
 from robo_rlft.training.metrics import read
 from robo_rlft.training.paths import ROOT as RUNS
 from robo_rlft.training.paths import SCRATCH, run_folder
-from robo_rlft.training.report import IN_TRAINING, find_runs
+from robo_rlft.training.report import IN_TRAINING, SWEEPS, find_runs
 from robo_rlft.training.run import read_config
 from robo_rlft.training.settings import is_open
 from robo_rlft.training.versions import environment
@@ -189,6 +189,8 @@ def _record_run(run: Path, target: Path) -> Path:
     _write(target / METRICS, to_csv(read(run)))
     _write(target / COMMAND, command_of(config, versions["verb"]) + "\n")
     _copy_evaluations(run, target)
+    for file in sorted((run / SWEEPS).glob("*.json")):
+        _write_json(target / SWEEPS / file.name, _read(file))
     return target
 
 

@@ -1,7 +1,7 @@
 """What was measured, as `benchmarks.record` keeps it: the only source of the result pages.
 
 docs/results/records/
-  NAME/RUN/      config.yaml  versions.json  finished.json  command.txt  metrics.csv  evaluation/*.json
+  NAME/RUN/      config.yaml  versions.json  finished.json  command.txt  metrics.csv  evaluation/*.json  sweeps/*.json
   NAME/          summary.json and evaluation/controller.json too, where the runs are a demo's
   bench/         NAME.json: versions, machine, git and the rows of one bench
 """
@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.thinned import from_csv
 from robo_rlft.errors import RunError
 from robo_rlft.training.metrics import Columns
-from robo_rlft.training.report import focus_of
+from robo_rlft.training.report import SWEEPS, focus_of
 from robo_rlft.training.run import read_config
 from robo_rlft.training.statistics import Interval
 
@@ -53,6 +53,7 @@ class RunRecord:
         command: what makes it again.
         columns: thinned metrics (`benchmarks.thinned`).
         evaluations: by name.
+        sweeps: scores over settings of the acting policy, by setting.
     """
 
     name: str
@@ -62,6 +63,7 @@ class RunRecord:
     command: str
     columns: Columns
     evaluations: Mapping[str, Mapping[str, Any]]
+    sweeps: Mapping[str, Mapping[str, Any]]
 
     @classmethod
     def load(cls, folder: Path) -> RunRecord:
@@ -79,6 +81,7 @@ class RunRecord:
             _text(folder / COMMAND).strip(),
             from_csv(_text(folder / METRICS)),
             {evaluation["name"]: evaluation for evaluation in evaluations},
+            {sweep["key"]: sweep for sweep in map(read_json, sorted((folder / SWEEPS).glob("*.json")))},
         )
 
     @property

@@ -459,3 +459,18 @@ def test_the_committed_pages_are_what_the_records_give() -> None:
 def test_no_record_names_a_place_on_a_machine() -> None:
     files = [path for path in (ROOT / "docs" / "results" / "records").rglob("*") if path.is_file()]
     assert [path for path in files if re.search(r"(?:^|[\s'\"])/\w+/", path.read_text(encoding="utf-8"))] == []
+
+
+def test_a_sweep_is_recorded_and_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "finetune-seed0", "finetune", 3000.0)
+    scores = {0.0: 1400.0, 1.0: 3000.0}
+    rows = [
+        {"value": w, "success": None, "return": {"mean": r, "low": r - 10, "high": r + 10}} for w, r in scores.items()
+    ]
+    dump(
+        run / "sweeps" / "guidance.json", {"key": "evaluate.guidance", "env_id": "Hopper", "episodes": 7, "rows": rows}
+    )
+    record.record_runs([run], tmp_path / "records" / "hopper")
+    text, _ = learning_page(Records.load(tmp_path / "records").tasks, read_published())
+    assert "other values of `evaluate.guidance`, 7 episodes each" in text
+    assert re.search(r"\| 0 \| 1,400 \[1,390, 1,410\] \|", text), text
