@@ -23,9 +23,7 @@ class Critic(nn.Module):
         precision: what the hidden layers are computed in; the last one always takes the parameters' own precision.
     """
 
-    def __init__(
-        self, robot: RobotSpec, hidden: Sequence[int], clip: float = 5.0, precision: str = "float32"
-    ) -> None:
+    def __init__(self, robot: RobotSpec, hidden: Sequence[int], clip: float = 5.0, precision: str = "float32") -> None:
         super().__init__()
         self.precision = precision
         self.key = CRITIC_KEY if CRITIC_KEY in robot.observation else POLICY_KEY

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from robo_rlft.errors import CheckpointError
 from robo_rlft.policies import Policy, PolicyConfig
+from robo_rlft.policies.chains import chain_type
 from robo_rlft.spec import RobotSpec
 from robo_rlft.training.checkpoint import Checkpoint, Name, check_contradictions, describe, load_for
 from robo_rlft.training.config import Config
 
 FREE = ("policy.chain", "policy.execute")
-"""Policy settings that fine-tuning may change: the network's weights serve every chain and execution horizon."""
+"""Policy settings that fine-tuning may change: the network's weights serve every execution horizon and every chain of
+one prediction (velocity, noise ...)."""
 
 
 def load_policy(path: Path | str, name: Name = "last") -> tuple[Policy, dict[str, Any]]:
@@ -46,11 +48,22 @@ def start_policy(config: Config, path: Path | str, robot: RobotSpec) -> Policy:
         SpecError: the environment does not offer what the policy reads.
     """
     checkpoint = load_for(path)
+    _check_prediction(_policy_config(checkpoint), config.policy, path)
     check_contradictions(checkpoint.meta, {"policy": _plain(config.policy)}, free=FREE, where=f"checkpoint {path}")
     checkpoint.robot.check(robot, f"checkpoint {path}", f"environment {robot.env_id}")
     policy = Policy(config.policy, robot)
     _load_weights(policy, checkpoint.weights["policy"], checkpoint, allow_missing=("chain.",))
     return policy
+
+
+def _check_prediction(saved: PolicyConfig, wanted: PolicyConfig, path: Path | str) -> None:
+    """Raise `CheckpointError` unless both chains ask the network for the same thing."""
+    had, needs = (chain_type(c.chain).prediction(c.chain) for c in (saved, wanted))
+    if had != needs:
+        raise CheckpointError(
+            f"policy.chain.name={wanted.chain.name} needs a network that predicts {needs}, but checkpoint {path} was "
+            f"trained as {saved.chain.name} and predicts {had}: choose a chain that fits, or pretrain again"
+        )
 
 
 def policy_meta(

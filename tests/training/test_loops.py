@@ -225,3 +225,28 @@ def test_too_few_successes_end_a_collection(folder: Path, tmp_path: Path) -> Non
     config = settings(folder, *words, "collect.max_attempts=3", f"data.path={tmp_path / 'none.zarr'}")
     with pytest.raises(ConfigError, match=r"collect\.max_attempts"):
         collect(config)
+
+
+def test_group_relative_rounds_fork_and_learn_without_a_critic(folder: Path, tmp_path: Path) -> None:
+    words = (f"run.dir={tmp_path / 'run'}", f"run.checkpoint={folder / 'bc'}", "ppo.advantage=group", "ppo.group=2")
+    config = settings(folder, *words)
+    finetuning.finetune(config)
+    figures = read(tmp_path / "run")
+    assert figures["ppo/first_ratio_error"].max() <= 1e-5
+    assert figures["ppo/actor_grad_norm"].max() > 0
+    assert "ppo/critic_loss" not in figures
+
+
+def test_forked_rows_start_alike_and_part_by_their_noise(folder: Path, tmp_path: Path) -> None:
+    config = settings(folder, f"run.dir={tmp_path / 'run'}", f"run.checkpoint={folder / 'bc'}")
+    with finetuning.Run.open(tmp_path / "run", config, verb="finetune") as run:
+        trainer = finetuning.FineTuner(config, run)
+        collector = trainer.collector
+        collector.collect(trainer.learner.policy, 2)
+        collector.fork(2)
+        for value in (collector.obs["policy"], collector.history.frames["policy"], collector.returns):
+            assert torch.equal(value[0::2], value[1::2])
+        assert not torch.equal(collector.obs["policy"][0], collector.obs["policy"][2])
+        collector.collect(trainer.learner.policy, 1)
+        assert not torch.equal(collector.obs["policy"][0], collector.obs["policy"][1])
+        trainer.env.close()
