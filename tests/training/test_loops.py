@@ -247,6 +247,7 @@ def test_forked_rows_start_alike_and_part_by_their_noise(folder: Path, tmp_path:
         for value in (collector.obs["policy"], collector.history.frames["policy"], collector.returns):
             assert torch.equal(value[0::2], value[1::2])
         assert not torch.equal(collector.obs["policy"][0], collector.obs["policy"][2])
-        collector.collect(trainer.learner.policy, 1)
-        assert not torch.equal(collector.obs["policy"][0], collector.obs["policy"][1])
+        rollout = collector.collect(trainer.learner.policy, 1)
+        assert torch.equal(rollout.obs["policy"][0], rollout.obs["policy"][1])
+        assert not torch.equal(rollout.path.action[0], rollout.path.action[1])
         trainer.env.close()
