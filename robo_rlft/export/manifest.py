@@ -55,7 +55,8 @@ class Stage:
         obs_horizon: observations of consecutive control steps, the present one last.
         chunk: H, actions it returns, float32 [N, H, A] in the robot's units.
         execute: actions that are executed before the next call.
-        chain: how noise becomes an action: `euler`, `reinflow` (its means) or `gaussian` (its mean).
+        chain: how noise becomes an action: the name of a chain, which is followed deterministically (the flow's
+            ODE, DDPM's means, DDIM with eta 0, a Gaussian's mean).
         steps: K, denoising steps unrolled in the model.
         noise: distribution of the input `noise` [N, H, A]: `standard_normal`, or `unused` (any value does).
         guidance: w of RLG where a caller gives none; the model then has an input `guidance` [N, 1]. None without it.

@@ -1,8 +1,9 @@
-"""Behaviour cloning of chains: conditional flow matching (Lipman et al. 2023), or least squares for a Gaussian.
+"""Behaviour cloning of chains: conditional flow matching (Lipman et al. 2023), or what else a chain's network learns.
 
     x_t = (1 - t) x_0 + t x_1,   x_0 ~ N(0, I),  x_1 an expert's chunk,   loss = E || v(x_t, t, obs) - (x_1 - x_0) ||^2
 
-Time runs from noise (t = 0) to data (t = 1).
+Time runs from noise (t = 0) to data (t = 1). The error that is squared is the chain's (`Chain.cloning_error`): of a
+velocity, of noise (DDPM, DDIM), of a velocity for a step size (shortcut, mean flow), or of the mean of a Gaussian.
 """
 
 from __future__ import annotations
@@ -26,23 +27,22 @@ def bc_loss(
     mask: Bool[Tensor, "batch chunk"],
     noise: Chunk,
     t: Float[Tensor, " batch"],
+    u: Float[Tensor, " batch"],
 ) -> Float[Tensor, ""]:
-    """Mean squared error of the velocity over the actions that exist.
+    """Mean squared error of the chain's prediction over the actions that exist.
 
     Args:
-        policy: the policy; a chain that does not start from noise regresses its mean.
+        policy: the policy.
         obs: observations with history.
         action: expert actions in the robot's units.
         mask: False where the chunk runs past the episode's end.
         noise: standard normal, x_0.
         t: times from `sample_time`.
+        u: uniform in [0, 1], for chains that draw a second time.
     """
-    cond = policy.encode(obs)
-    target = policy.action_norm(action)
-    start, time = (noise, t) if policy.chain.starts_from_noise else (torch.zeros_like(noise), torch.zeros_like(t))
-    w = time[:, None, None]
-    velocity = policy.network((1 - w) * start + w * target, time, cond)
-    return masked_mean((velocity - (target - start)) ** 2, mask)
+    cond, data = policy.encode(obs), policy.action_norm(action)
+    error = policy.chain.cloning_error(policy.network, cond, data, noise, t, u)
+    return masked_mean(error**2, mask)
 
 
 def masked_mean(x: Chunk, mask: Bool[Tensor, "batch chunk"]) -> Float[Tensor, ""]:

@@ -47,10 +47,19 @@ class PPOConfig:
         epochs: passes over the round's data (ReinFlow: 5).
         minibatch: rows (chunks) per gradient step.
         gamma: discount per CONTROL step. A published discount per chunk of H steps becomes its H-th root.
+        advantage: `gae`, from the value function, or `group`, relative to other futures of the same state (GRPO).
+        group: environments that start a round from one state, with `advantage=group`.
         gae_lambda: lambda of GAE, per chunk (.95).
-        aggregation: how log-probabilities over (K + 1, H, A) become one ratio: `mean` or `sum`. It decides what `clip`
-            means.
-        clip: epsilon of the surrogate: .01 belongs to `mean` (ReinFlow), .2 to `sum`.
+        mdp: what the action is: `chain`, the whole path from noise to action, or `steps`, each denoising step (DPPO,
+            Flow-SDE).
+        aggregation: how log-probabilities over (K + 1, H, A), or over (H, A) of each step, become one ratio: `mean` or
+            `sum`. It decides what `clip` means.
+        clip: epsilon of the surrogate: .01 belongs to `mean` (ReinFlow, DPPO), .2 to `sum` (Flow-SDE).
+        clip_first: epsilon of the first trained step, from where it grows to `clip` at the last, with `mdp=steps`
+            (DPPO: .01 on the Gym tasks, .001 on robomimic); 0 takes `clip` for all steps.
+        dual_clip: bound of the surrogate of bad actions, in advantages (Flow-SDE: 3); 0 switches it off.
+        denoise_gamma: discount per denoising step before the last, with `mdp=steps` (DPPO: .99).
+        entry_bounds: [low, high] that each entry's log-probability is clamped to (DPPO: [-5, 2]); empty leaves it free.
         log_ratio_bound: the aggregated log-probability is clamped to +- this before the ratio; 0 leaves it free.
         actor_lr: peak learning rate of the policy.
         actor_lr_final: its value after the cosine over all iterations.
@@ -71,7 +80,7 @@ class PPOConfig:
         std_hold: fraction of the iterations before the noise bound anneals (ReinFlow: .35).
         std_final: where the annealed upper bound ends, as a fraction of [std_min, std_max] (ReinFlow: .7); 1 keeps it
             constant.
-        fold_rows: rows of one forward and backward pass: the K steps of fold_rows / K chunks. A minibatch is worked off
+        fold_rows: rows of one forward and backward pass: the scored steps of some chunks. A minibatch is worked off
             in such pieces, which stay in the processor's cache; the gradient is the same. 0 takes it in one.
     """
 
@@ -80,9 +89,16 @@ class PPOConfig:
     epochs: int = 5
     minibatch: int = 2048
     gamma: float = 0.9975
+    advantage: str = "gae"
+    group: int = 8
     gae_lambda: float = 0.95
+    mdp: str = "chain"
     aggregation: str = "mean"
     clip: float = 0.01
+    clip_first: float = 0.0
+    dual_clip: float = 0.0
+    denoise_gamma: float = 0.99
+    entry_bounds: list[float] = field(default_factory=list)
     log_ratio_bound: float = 0.0
     actor_lr: float = 4.5e-5
     actor_lr_final: float = 2e-5

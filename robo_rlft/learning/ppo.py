@@ -1,10 +1,11 @@
-"""PPO on a chain: the path from noise to action is the action (ReinFlow, Zhang et al. 2025; PPO, Schulman et al. 2017).
+"""PPO on a chain: the path from noise to action, or each of its steps, is the action (PPO, Schulman et al. 2017).
 
     log pi(path) = sum_k log p(x_k | x_{k-1}, obs)            the exact likelihood of the path
     L = E min( r A, clip(r, 1 +- eps) A ),   r = exp( agg log pi_new - agg log pi_old )
 
 `agg` is a named setting: `mean` over every scored entry (a geometric mean of densities; eps about .01) or `sum`
-(the true likelihood ratio; eps about .2).
+(the true likelihood ratio; eps about .2). ReinFlow (Zhang et al. 2025) takes the whole path as one action; whether each
+denoising step is one instead, as in DPPO (Ren et al. 2024), is a value passed in: `robo_rlft.learning.mdp`.
 """
 
 from __future__ import annotations
@@ -13,17 +14,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from robo_rlft.errors import ConfigError
 from robo_rlft.learning.config import PPOConfig
+from robo_rlft.learning.mdp import AGGREGATIONS, MDP, aggregate, event_mask, mdp_of
 from robo_rlft.policies import Critic, Policy
 from robo_rlft.policies.chains import Path
 
-AGGREGATIONS = ("mean", "sum")
 Info = dict[str, float]
 
 
@@ -36,7 +36,7 @@ class PPOBatch:
         critic_obs: what the critic sees, newest observation only.
         path: the sampled paths.
         executed: control steps executed, 1..execute.
-        log_prob: aggregated log-probability under the policy that acted.
+        log_prob: aggregated log-probability under the policy that acted, of each action the MDP sees.
         advantage: normalised advantages.
         target: value targets.
         value: the critic's value before the update.
@@ -46,7 +46,7 @@ class PPOBatch:
     critic_obs: dict[str, Tensor]
     path: Path
     executed: Int[Tensor, " row"]
-    log_prob: Float[Tensor, " row"]
+    log_prob: Float[Tensor, "row *point"]
     advantage: Float[Tensor, " row"]
     target: Float[Tensor, " row"]
     value: Float[Tensor, " row"]
@@ -83,7 +83,13 @@ class Learner:
 
 
 def update(
-    learner: Learner, batch: PPOBatch, config: PPOConfig, generator: torch.Generator, *, train_actor: bool = True
+    learner: Learner,
+    batch: PPOBatch,
+    config: PPOConfig,
+    generator: torch.Generator,
+    *,
+    train_actor: bool = True,
+    train_critic: bool = True,
 ) -> Info:
     """One round of epochs over a rollout.
 
@@ -94,9 +100,10 @@ def update(
         very first minibatch (it must be about 0: the likelihood of the rollout is the likelihood of the update).
     """
     figures: dict[str, list[float]] = {}
+    updates = 0
     for rows in _minibatches(len(batch), config, generator):
-        part = batch[rows]
-        info = _critic_step(learner, part, config)
+        part, updates = batch[rows], updates + 1
+        info = _critic_step(learner, part, config) if train_critic else {}
         if train_actor:
             info |= _actor_step(learner, part, config, generator)
         for key, value in info.items():
@@ -105,28 +112,38 @@ def update(
             break
     first = figures.pop("ratio_error", [0.0])[0]
     means = {key: sum(values) / len(values) for key, values in figures.items()}
-    return means | {"first_ratio_error": first, "updates": len(figures["critic_loss"])}
+    return means | {"first_ratio_error": first, "updates": updates}
 
 
 def actor_loss(policy: Policy, batch: PPOBatch, config: PPOConfig) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """The clipped surrogate minus the entropy bonus."""
     score = policy.score(policy.encode(batch.obs), batch.path)
-    mask = event_mask(batch.path, batch.executed)
-    log_ratio = _bound(aggregate(score.log_prob, mask, config.aggregation), config) - batch.log_prob
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
-    surrogate = torch.min(ratio * batch.advantage, clipped * batch.advantage).mean()
+    mask, mdp = event_mask(batch.path, batch.executed), mdp_of(config, policy.chain.window)
+    log_ratio = _bound(mdp.log_prob(score.log_prob, mask), config) - batch.log_prob
+    ratio, clip = log_ratio.exp(), mdp.clip(log_ratio)
+    gain = mdp.mean(surrogate(ratio, mdp.advantage(batch.advantage), clip, config.dual_clip), batch.path)
     scored = batch.path.scored.clone()
     scored[0] = False
     entropy = aggregate(score.entropy, mask & scored[..., None, None], "mean").mean()
     info = {
-        "actor_loss": -surrogate,
+        "actor_loss": -gain,
         "entropy": entropy,
-        "kl": (ratio - 1 - log_ratio).mean(),
-        "clipped": ((ratio - 1).abs() > config.clip).float().mean(),
+        "kl": mdp.mean(ratio - 1 - log_ratio, batch.path),
+        "clipped": mdp.mean(((ratio - 1).abs() > clip).to(ratio.dtype), batch.path),
         "ratio_error": (ratio - 1).abs().max(),
     }
-    return -surrogate - config.entropy_coef * entropy, info
+    return -gain - config.entropy_coef * entropy, info
+
+
+def surrogate(
+    ratio: Float[Tensor, "row *point"],
+    advantage: Float[Tensor, "row *point"],
+    clip: Float[Tensor, "*point"],
+    dual_clip: float = 0.0,
+) -> Float[Tensor, "row *point"]:
+    """min(r A, clip(r) A), and not below `dual_clip` A where A < 0 (Ye et al. 2020)."""
+    gain = torch.min(ratio * advantage, torch.clamp(ratio, 1 - clip, 1 + clip) * advantage)
+    return torch.where(advantage < 0, torch.max(gain, dual_clip * advantage), gain) if dual_clip > 0 else gain
 
 
 def critic_loss(critic: Critic, batch: PPOBatch, config: PPOConfig) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
@@ -155,46 +172,17 @@ def bc_regulariser(policy: Policy, reference: Policy, batch: PPOBatch, noise: Te
 @torch.no_grad()
 def old_log_prob(
     policy: Policy, obs: dict[str, Tensor], path: Path, executed: Tensor, config: PPOConfig
-) -> Float[Tensor, " row"]:
+) -> Float[Tensor, "row *point"]:
     """Aggregated log-probability of a rollout before the update, in the shapes of the update.
 
     Scoring in the update's own shapes makes the first ratio 1 to rounding, whatever kernels the matmuls use.
     """
-    parts = []
+    parts, mdp = [], mdp_of(config, policy.chain.window)
     for rows in _pieces(len(executed), policy, config):
         part = path[rows]
         score = policy.score(policy.encode({k: v[rows] for k, v in obs.items()}), part)
-        total = aggregate(score.log_prob, event_mask(part, executed[rows]), config.aggregation)
-        parts.append(_bound(total, config))
+        parts.append(_bound(mdp.log_prob(score.log_prob, event_mask(part, executed[rows])), config))
     return torch.cat(parts)
-
-
-def event_mask(path: Path, executed: Int[Tensor, " row"]) -> Bool[Tensor, "point row chunk 1"]:
-    """Which entries of a path count.
-
-    An action that was not executed had no effect, but its EARLIER latents did: the network reads the whole chunk. So
-    only the last point's tail is left out.
-    """
-    points, rows, chunk, _ = path.latents.shape
-    mask = path.scored[:, :, None, None].expand(points, rows, chunk, 1).clone()
-    steps = torch.arange(chunk, device=executed.device)
-    mask[-1] &= (steps < executed[:, None]).unsqueeze(-1)
-    return mask
-
-
-def aggregate(
-    x: Float[Tensor, "point row chunk action"], mask: Bool[Tensor, "point row chunk 1"], how: str
-) -> Float[Tensor, " row"]:
-    """Reduce per-entry log-probabilities to one number per row: `sum`, or `mean` over the entries that count.
-
-    Raises:
-        ConfigError: an unknown aggregation.
-    """
-    if how not in AGGREGATIONS:
-        raise ConfigError(f"ppo.aggregation '{how}' is unknown: choose one of {', '.join(AGGREGATIONS)}")
-    valid = mask.squeeze(-1)
-    total = torch.where(valid, x.sum(-1), 0.0).sum(dim=(0, 2))
-    return total if how == "sum" else total / (valid.sum(dim=(0, 2)) * x.shape[-1]).clamp(min=1)
 
 
 def normalise(advantage: Tensor) -> Tensor:
@@ -247,7 +235,7 @@ def _pieces(rows: int, policy: Policy, config: PPOConfig) -> Iterator[slice]:
 
     The gradient is the sum over the pieces, so their size changes speed and memory, never the result.
     """
-    size = max(1, config.fold_rows // policy.chain.steps) if config.fold_rows > 0 else rows
+    size = max(1, config.fold_rows // policy.chain.scored_steps) if config.fold_rows > 0 else rows
     return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
 
 
@@ -275,6 +263,8 @@ def _floats(info: dict[str, Tensor]) -> Info:
 
 
 __all__: list[str] = [
+    "AGGREGATIONS",
+    "MDP",
     "Learner",
     "PPOBatch",
     "actor_loss",
@@ -284,5 +274,6 @@ __all__: list[str] = [
     "event_mask",
     "normalise",
     "old_log_prob",
+    "surrogate",
     "update",
 ]

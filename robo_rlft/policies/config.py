@@ -33,17 +33,32 @@ class NetworkConfig:
 
 @dataclass
 class ChainConfig:
-    """How a network's velocity becomes a random path from noise to an action.
+    """How a network's output becomes a random path from noise to an action.
 
     Attributes:
-        name: `euler` (deterministic flow), `reinflow` (learned bounded noise) or `gaussian` (one step).
-        steps: K, denoising steps (ReinFlow: 4). The Gaussian chain has one.
-        latent_clip: bound of the mean of every transition, in normalised action units; 0 leaves it free (ReinFlow: 1).
-        noise_clip: sampled noise is cut at this many standard deviations; 0 leaves it free (ReinFlow: 3).
-        std_min: lower bound of ReinFlow's noise (Gym .10, Ant and Humanoid .08).
-        std_max: upper bound of ReinFlow's noise (Gym .24, Ant and Humanoid .16).
-        noise_hidden: widths of ReinFlow's noise network ([64, 64] for state observations).
+        name: `euler` (deterministic flow), `reinflow` (learned bounded noise), `flow_sde` (noise of the flow's SDE),
+            `flow_noise` (noise learned from the network's features), `fpo` (losses instead of likelihoods), `shortcut`
+            and `mean_flow` (flows for few steps), `ddpm` and `ddim` (diffusion) or `gaussian` (one step).
+        steps: K, denoising steps (ReinFlow: 4; DPPO: 20, of DDIM 5). The Gaussian chain has one.
+        latent_clip: bound of the mean of every transition, in normalised action units, or, in a diffusion, of the
+            predicted action; 0 leaves it free (ReinFlow and DPPO: 1).
+        noise_clip: sampled noise is cut at this many standard deviations; 0 leaves it free (ReinFlow and DPPO: 3).
+        std_min: lower bound of learned noise (ReinFlow: Gym .10, Ant and Humanoid .08; Flow-Noise .08).
+        std_max: upper bound of learned noise (ReinFlow: Gym .24, Ant and Humanoid .16; Flow-Noise .16).
+        noise_hidden: widths of the noise network (ReinFlow: [64, 64] for state observations; Flow-Noise: [128, 64]).
         init_std: initial standard deviation of the Gaussian chain.
+        sde_noise: a of Flow-SDE, the size of its noise (piRL: .5).
+        sde_steps: which of Flow-SDE's steps are random: `one` drawn anew for every chunk (piRL), or `all`.
+        levels: noise levels a diffusion network is trained on; 0 takes as many as `steps`. DDIM may take fewer steps
+            than there are levels (DPPO: 5 of 100).
+        trained_steps: K_ft, last steps of a diffusion that are scored and trained; 0 takes all (DPPO: 10 of 20).
+        sample_std_min: smallest standard deviation a diffusion's steps are sampled with (DPPO: .1).
+        score_std_min: smallest standard deviation of its likelihood (DPPO: .1).
+        eta: noise of DDIM relative to DDPM's, 0 .. 1 (DPPO fine-tunes with 1).
+        finest: M, a power of two: a shortcut learns steps of 1/M and twice, four times ... that (Frans et al.: 128).
+        span_share: share of a cloning batch that learns long steps: a shortcut's self-consistency, or the mean velocity
+            over a span (Frans et al. and Geng et al.: .25).
+        fpo_pairs: pairs of noise and time per action in FPO's ratio (McAllister et al.: 8).
         precision: what velocity, noise and value networks are computed in, sampling and likelihood alike: `float32`;
             `bfloat16`, which lets the gradients differ by about 1 %; `auto`, bfloat16 where that is the faster one.
             Densities, values and exported models stay in float32.
@@ -57,6 +72,16 @@ class ChainConfig:
     std_max: float = 0.24
     noise_hidden: list[int] = field(default_factory=lambda: [64, 64])
     init_std: float = 0.6
+    sde_noise: float = 0.5
+    sde_steps: str = "one"
+    levels: int = 0
+    trained_steps: int = 0
+    sample_std_min: float = 0.1
+    score_std_min: float = 0.1
+    eta: float = 1.0
+    finest: int = 128
+    span_share: float = 0.25
+    fpo_pairs: int = 8
     precision: str = "float32"
 
 

@@ -18,11 +18,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robo_rlft.errors import ConfigError
+from robo_rlft.policies.chains import chain_type
+from robo_rlft.policies.chains.base import VELOCITY
 from robo_rlft.policies.condition import Cond
 from robo_rlft.policies.policy import Policy
-
-FLOWS = ("euler", "reinflow")
-"""Chains whose network is a velocity and whose means are the flow's Euler steps."""
 
 
 class GuidedVelocity(nn.Module):
@@ -76,9 +75,9 @@ class GuidedPolicy(Policy):
 
 
 def _check_pair(tuned: Policy, reference: Policy) -> None:
-    for name in (tuned.config.chain.name, reference.config.chain.name):
-        if name not in FLOWS:
-            raise ConfigError(f"guidance mixes velocities of flows ({', '.join(FLOWS)}), this chain is '{name}'")
+    for chain in (tuned.config.chain, reference.config.chain):
+        if (found := chain_type(chain).prediction(chain)) != VELOCITY:
+            raise ConfigError(f"guidance mixes velocities of flows, and chain '{chain.name}' predicts {found}")
     for label in ("obs_horizon", "obs_keys", "chunk", "execute"):
         a, b = getattr(tuned.config, label), getattr(reference.config, label)
         if a != b:

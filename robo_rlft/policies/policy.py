@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robo_rlft.errors import ConfigError, SpecError
-from robo_rlft.policies.chains import Path, PathScore, build_chain
+from robo_rlft.policies.chains import Path, PathScore, build_chain, chain_type
 from robo_rlft.policies.condition import Cond
 from robo_rlft.policies.config import PolicyConfig
 from robo_rlft.policies.networks import build_network
@@ -46,8 +46,10 @@ class Policy(nn.Module):
         self.obs_norm = nn.ModuleDict({_slot(k): Affine(w, config.obs_clip) for k, w in widths.items()})
         self.action_norm = Affine(self.event[1])
         self.cond_width = config.obs_horizon * sum(widths.values())
-        self.network = build_network(config.network, self.event, self.cond_width)
-        self.chain = build_chain(config.chain, self.event, self.cond_width)
+        told_width = self.cond_width + chain_type(config.chain).extra_width
+        self.network = build_network(config.network, self.event, told_width)
+        feature_width = getattr(self.network, "feature_width", 0)
+        self.chain = build_chain(config.chain, self.event, self.cond_width, feature_width)
 
     def fit_normaliser(self, statistics: Statistics) -> None:
         """Set the normalisers of observations and actions from data."""
@@ -84,9 +86,9 @@ class Policy(nn.Module):
     def draw_noise(
         self, rows: int, generator: torch.Generator | None = None
     ) -> Float[Tensor, "point env chunk action"]:
-        """Standard normal noise for `sample`, [K + 1, rows, H, A], on the policy's device."""
+        """Standard normal noise for `sample`, K + 1 points and what the chain takes beside, on the policy's device."""
         like = self.action_norm.scale
-        size = (self.chain.steps + 1, rows, *self.event)
+        size = (self.chain.steps + 1 + self.chain.extra_noise, rows, *self.event)
         return torch.randn(size, generator=generator, device=like.device, dtype=like.dtype)
 
     def sample(self, cond: Cond, noise: Float[Tensor, "point env chunk action"], deterministic: bool = False) -> Path:

@@ -13,6 +13,7 @@ from torch.optim import AdamW
 from robo_rlft.errors import ConfigError
 from robo_rlft.learning import ppo
 from robo_rlft.learning.common.gae import gae
+from robo_rlft.learning.common.group import group_advantage
 from robo_rlft.learning.common.reward_scale import RewardScale
 from robo_rlft.learning.common.running import RunningStats
 from robo_rlft.learning.common.schedule import cosine, set_lr
@@ -75,6 +76,8 @@ class FineTuner:
         self.scale = RewardScale(config.env.num_envs, config.ppo.gamma)
         self.iteration, self.env_steps, self.episodes, self.wall, self.best = 0, 0, 0, 0.0, float("-inf")
         self.recent: list[float] = []
+        if config.ppo.advantage == "group" and self.env.fidelity == "none":
+            raise ConfigError(f"ppo.advantage=group needs states to fork, which {config.env.id} cannot save: use gae")
         self.collector = Collector(
             self.env, self.learner.policy, config.ppo.gamma, self.generator, seed=10_000 * (config.seed + 1)
         )
@@ -89,7 +92,8 @@ class FineTuner:
         config, chain = self.config, self.learner.policy.chain
         self.run.log(
             f"fine-tuning {config.env.id}: chain {config.policy.chain.name}, K = {chain.steps}, "
-            f"ratio = {config.ppo.aggregation} over the path, clip = {config.ppo.clip:g}, "
+            f"action = {ACTIONS[config.ppo.mdp]}, ratio = {config.ppo.aggregation} over its entries, "
+            f"clip = {config.ppo.clip:g}, "
             f"networks in {resolve(config.policy.chain.precision, self.device)}"
         )
         per_round = config.ppo.rollout * config.env.num_envs * config.policy.execute
@@ -128,11 +132,15 @@ class FineTuner:
         self.collector.watch.seconds.clear()
         self._schedules()
         learner.policy.eval()
+        if config.advantage == "group":
+            self.collector.fork(config.group)
         rollout = self.collector.collect(learner.policy, config.rollout)
         with self.collector.watch.time("update"):
             batch, info = self._batch(rollout)
-            trains = self.iteration >= config.critic_warmup
-            info |= ppo.update(learner, batch, config, self.shuffle, train_actor=trains)
+            # Advantages of a group need no value function: there is nothing to learn or to wait for.
+            critic = config.advantage == "gae"
+            actor = not critic or self.iteration >= config.critic_warmup
+            info |= ppo.update(learner, batch, config, self.shuffle, train_actor=actor, train_critic=critic)
             if self.stats is not None:
                 self._renormalise(rollout)
         self.iteration += 1
@@ -159,6 +167,8 @@ class FineTuner:
             config.gamma, config.gae_lambda,
         )  # fmt: skip
         executed = rollout.executed.flatten()
+        if config.advantage == "group":
+            advantage = group_advantage(reward, rollout.executed, done, config.gamma, config.group)
         flat = advantage.flatten()
         batch = ppo.PPOBatch(
             obs=rollout.obs,
@@ -166,7 +176,7 @@ class FineTuner:
             path=rollout.path,
             executed=executed,
             log_prob=ppo.old_log_prob(learner.policy, rollout.obs, rollout.path, executed, config),
-            advantage=ppo.normalise(flat) if config.normalise_advantage else flat,
+            advantage=ppo.normalise(flat) if config.normalise_advantage and config.advantage == "gae" else flat,
             target=target.flatten(),
             value=value,
         )
@@ -270,6 +280,7 @@ class FineTuner:
 
 
 SHOWN = ("rollout/return", "rollout/success", "ppo/kl")
+ACTIONS = {"chain": "the whole path", "steps": "each denoising step"}
 RECENT = 200
 """Episodes over which `run.stop_return` is judged."""
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from robo_rlft.errors import CheckpointError, ConfigError
 from robo_rlft.policies import Policy, PolicyConfig
-from robo_rlft.policies.guidance import FLOWS, GuidedPolicy
+from robo_rlft.policies.chains import chain_type
+from robo_rlft.policies.guidance import GuidedPolicy
 from robo_rlft.spec import RobotSpec
 from robo_rlft.training.checkpoint import Checkpoint, Name, check_contradictions, describe, load_for
 from robo_rlft.training.config import Config
@@ -19,7 +20,8 @@ from robo_rlft.training.paths import SCRATCH, run_folder, source_path
 from robo_rlft.training.run import read_config
 
 FREE = ("policy.chain", "policy.execute")
-"""Policy settings that fine-tuning may change: the network's weights serve every chain and execution horizon."""
+"""Policy settings that fine-tuning may change: the network's weights serve every execution horizon and every chain of
+one prediction (velocity, noise ...)."""
 
 
 def load_policy(path: Path | str, name: Name = "last") -> tuple[Policy, dict[str, Any]]:
@@ -49,6 +51,7 @@ def start_policy(config: Config, path: Path | str, robot: RobotSpec) -> Policy:
         SpecError: the environment does not offer what the policy reads.
     """
     checkpoint = load_for(path)
+    _check_prediction(_policy_config(checkpoint), config.policy, path)
     check_contradictions(checkpoint.meta, {"policy": _plain(config.policy)}, free=FREE, where=f"checkpoint {path}")
     checkpoint.robot.check(robot, f"checkpoint {path}", f"environment {robot.env_id}")
     policy = Policy(config.policy, robot)
@@ -66,13 +69,12 @@ def adapted_policy(config: Config, path: Path | str, name: Name = "last") -> tup
     settings = config.evaluate
     policy, meta = load_policy(path, name)
     if settings.steps:
-        _check_flow(policy, f"evaluate.steps={settings.steps}")
-        policy.chain.steps = settings.steps
+        policy.chain.follow_in(settings.steps)
     if settings.guidance is None:
         return policy, meta
-    _check_flow(policy, f"guidance w={settings.guidance:g}")
     reference, _ = load_policy(settings.reference or reference_path(path))
-    reference.chain.steps = policy.chain.steps
+    if settings.steps:
+        reference.chain.follow_in(settings.steps)
     return GuidedPolicy(policy, reference, settings.guidance).eval(), meta
 
 
@@ -89,6 +91,16 @@ def reference_path(path: Path | str) -> Path:
     if str(source) == SCRATCH or source == run:
         raise ConfigError(f"{run} was not fine-tuned from another policy: name one with evaluate.reference=RUN")
     return source
+
+
+def _check_prediction(saved: PolicyConfig, wanted: PolicyConfig, path: Path | str) -> None:
+    """Raise `CheckpointError` unless both chains ask the network for the same thing."""
+    had, needs = (chain_type(c.chain).prediction(c.chain) for c in (saved, wanted))
+    if had != needs:
+        raise CheckpointError(
+            f"policy.chain.name={wanted.chain.name} needs a network that predicts {needs}, but checkpoint {path} was "
+            f"trained as {saved.chain.name} and predicts {had}: choose a chain that fits, or pretrain again"
+        )
 
 
 def policy_meta(
@@ -110,12 +122,6 @@ def policy_meta(
         ema=ema,
         **more,
     )
-
-
-def _check_flow(policy: Policy, asked: str) -> None:
-    name = policy.config.chain.name
-    if name not in FLOWS:
-        raise ConfigError(f"{asked} needs a flow ({' or '.join(FLOWS)}), this policy's chain is '{name}'")
 
 
 def _policy_config(checkpoint: Checkpoint) -> PolicyConfig:

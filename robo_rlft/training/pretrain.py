@@ -124,7 +124,8 @@ class Cloner:
         rows = len(batch.action)
         noise = torch.randn(batch.action.shape, generator=generator, device=self.device)
         t = sample_time(rows, self.config.bc.time_sampling, generator, self.device)
-        return bc_loss(policy, batch.observation, batch.action, batch.mask, noise, t)
+        u = torch.rand(rows, generator=generator, device=self.device)
+        return bc_loss(policy, batch.observation, batch.action, batch.mask, noise, t, u)
 
     def _log(self, losses: list[torch.Tensor]) -> dict[str, float]:
         values = {"bc/loss": float(torch.stack(losses).mean()), "bc/lr": self.optimiser.param_groups[0]["lr"]}

@@ -139,6 +139,14 @@ class Collector:
             self.history.push(result)
         return _stack(steps, episodes, self.gamma)
 
+    def fork(self, group: int) -> None:
+        """Put every `group` neighbouring environments into the present state of the first of them."""
+        leaders = torch.arange(self.env.num_envs) // group * group
+        for leader in leaders.unique().tolist():
+            self.obs = self.env.fork(leader, range(leader, leader + group))
+        self.history.frames = {k: v[leaders.to(v.device)] for k, v in self.history.frames.items()}
+        self.returns, self.lengths = self.returns[leaders], self.lengths[leaders]
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if nothing had happened."""
         return {

@@ -18,12 +18,26 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "collect.keep": ("success", "all"),
     "export.checkpoint": ("last", "best"),
     "policy.network.name": ("mlp", "unet1d", "transformer"),
-    "policy.chain.name": ("euler", "reinflow", "gaussian"),
+    "policy.chain.name": (
+        "euler",
+        "reinflow",
+        "flow_sde",
+        "flow_noise",
+        "fpo",
+        "shortcut",
+        "mean_flow",
+        "ddpm",
+        "ddim",
+        "gaussian",
+    ),
+    "policy.chain.sde_steps": ("one", "all"),
     "policy.chain.precision": PRECISIONS,
     "policy.obs_normaliser": ("gaussian", "minmax", "none"),
     "policy.action_normaliser": ("minmax", "bounds"),
     "bc.time_sampling": ("uniform", "beta", "logit_normal"),
     "ppo.aggregation": ("mean", "sum"),
+    "ppo.mdp": ("chain", "steps"),
+    "ppo.advantage": ("gae", "group"),
 }
 """Settings that name one of a few things."""
 
@@ -74,6 +88,15 @@ RANGES: dict[str, Interval] = {
     "policy.chain.std_max": POSITIVE,
     "policy.chain.noise_hidden": AT_LEAST_ONE,
     "policy.chain.init_std": POSITIVE,
+    "policy.chain.sde_noise": POSITIVE,
+    "policy.chain.levels": AT_LEAST_ZERO,
+    "policy.chain.trained_steps": AT_LEAST_ZERO,
+    "policy.chain.sample_std_min": POSITIVE,
+    "policy.chain.score_std_min": POSITIVE,
+    "policy.chain.eta": FRACTION,
+    "policy.chain.finest": Interval(2),
+    "policy.chain.span_share": FRACTION,
+    "policy.chain.fpo_pairs": AT_LEAST_ONE,
     "policy.obs_horizon": AT_LEAST_ONE,
     "policy.chunk": AT_LEAST_ONE,
     "policy.execute": AT_LEAST_ONE,
@@ -93,8 +116,12 @@ RANGES: dict[str, Interval] = {
     "ppo.epochs": AT_LEAST_ONE,
     "ppo.minibatch": AT_LEAST_ONE,
     "ppo.gamma": Interval(0, 1, open_low=True),
+    "ppo.group": Interval(2),
     "ppo.gae_lambda": FRACTION,
     "ppo.clip": POSITIVE,
+    "ppo.clip_first": AT_LEAST_ZERO,
+    "ppo.dual_clip": AT_LEAST_ZERO,
+    "ppo.denoise_gamma": Interval(0, 1, open_low=True),
     "ppo.log_ratio_bound": AT_LEAST_ZERO,
     "ppo.actor_lr": AT_LEAST_ZERO,
     "ppo.actor_lr_final": AT_LEAST_ZERO,
@@ -192,6 +219,8 @@ def _ppo_schedule(config: Config) -> Iterator[str]:
             yield f"{key}={value} exceeds ppo.iterations={ppo.iterations}: it would never come about; lower it"
     if ppo.lr_warmup >= ppo.iterations > 1:
         yield f"ppo.lr_warmup={ppo.lr_warmup} leaves nothing of ppo.iterations={ppo.iterations}: shorten the warm-up"
+    if ppo.advantage == "group" and config.env.num_envs % ppo.group:
+        yield f"env.num_envs={config.env.num_envs} is no multiple of ppo.group={ppo.group}: groups must be whole"
     rows = config.env.num_envs * ppo.rollout
     if ppo.minibatch > rows:
         yield (
@@ -206,6 +235,11 @@ def _ppo_likelihood(config: Config) -> Iterator[str]:
             "policy.chain.name=euler is deterministic and has no likelihood to fine-tune: choose reinflow, or gaussian "
             "for a one-step policy"
         )
+    bounds = config.ppo.entry_bounds
+    if bounds and not (len(bounds) == 2 and bounds[0] < bounds[1]):
+        yield f"ppo.entry_bounds={bounds} is no pair of a lower and a higher bound, e.g. ppo.entry_bounds=[-5,2]"
+    if 0 < config.ppo.dual_clip <= 1:
+        yield f"ppo.dual_clip={config.ppo.dual_clip:g} must be more than 1, or 0 to switch it off"
 
 
 RULES: dict[str, tuple[Rule, ...]] = {

@@ -22,7 +22,12 @@ from .conftest import ROBOT, make_policy
 
 FAST = [("mlp", "gaussian", 1), ("unet1d", "reinflow", 1), ("transformer", "euler", 2)]
 FLOWS = [(n, c, k) for n in ("mlp", "unet1d", "transformer") for c in ("euler", "reinflow") for k in (1, 3)]
-EVERY = [*FLOWS, *((n, "gaussian", 1) for n in ("mlp", "unet1d", "transformer"))]
+OTHERS = ("flow_sde", "flow_noise", "fpo", "shortcut", "mean_flow", "ddpm", "ddim")
+EVERY = [
+    *FLOWS,
+    *(("mlp", c, k) for c in OTHERS for k in (1, 4)),
+    *((n, "gaussian", 1) for n in ("mlp", "unet1d", "transformer")),
+]
 CASES = [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in EVERY if case not in FAST)]
 
 

@@ -25,11 +25,11 @@ def test_the_exact_velocity_reaches_the_closed_form_minimum(std: float) -> None:
     t = ((torch.arange(rows) + 0.5) / rows).double()[torch.randperm(rows, generator=generator)]
     obs = {"policy": torch.zeros(rows, 1, 1, dtype=torch.float64)}
     mask = torch.ones(rows, 1, dtype=torch.bool)
-    loss = float(bc_loss(made, obs, action, mask, draws[1], t))
+    loss = float(bc_loss(made, obs, action, mask, draws[1], t, t))
     assert loss == pytest.approx(std * math.pi / 2, rel=0.015)
     exact = made.network
     made.network = Field(lambda x, t: exact.velocity(x, t) + 0.1)
-    assert float(bc_loss(made, obs, action, mask, draws[1], t)) == pytest.approx(loss + 0.01, rel=0.01)
+    assert float(bc_loss(made, obs, action, mask, draws[1], t, t)) == pytest.approx(loss + 0.01, rel=0.01)
 
 
 def test_time_runs_from_noise_to_data() -> None:
@@ -37,7 +37,8 @@ def test_time_runs_from_noise_to_data() -> None:
     seen = []
     made.network = Field(lambda x, t: seen.append((x, t)) or torch.zeros_like(x))
     obs, noise, action = observe(made, 2), made.draw_noise(2)[0], made.to_robot(made.draw_noise(2)[0])
-    loss = bc_loss(made, obs, action, torch.ones(2, 4, dtype=torch.bool), noise, torch.tensor([0.0, 1.0]).double())
+    t = torch.tensor([0.0, 1.0]).double()
+    loss = bc_loss(made, obs, action, torch.ones(2, 4, dtype=torch.bool), noise, t, t)
     x, t = seen[0]
     assert t.flatten().tolist() == [0, 1]
     torch.testing.assert_close(x, torch.stack([noise[0], made.action_norm(action)[1]]))
@@ -51,7 +52,7 @@ def test_actions_beyond_the_episode_do_not_count() -> None:
     made.network = Field(lambda x, t: torch.zeros_like(x))
     action = made.draw_noise(3)[0]
     wild = torch.where(mask[..., None], action, 1e6)
-    assert float(bc_loss(made, obs, wild, mask, noise, t)) == float(bc_loss(made, obs, action, mask, noise, t))
+    assert float(bc_loss(made, obs, wild, mask, noise, t, t)) == float(bc_loss(made, obs, action, mask, noise, t, t))
 
 
 def test_masked_mean_by_hand() -> None:
@@ -65,7 +66,8 @@ def test_a_gaussian_chain_regresses_its_mean() -> None:
     obs, action = observe(made, 5), made.draw_noise(5)[0]
     cond = made.encode(obs)
     mean = made.chain.transition(made.network, cond, torch.zeros_like(action), torch.zeros(5).double()).mean
-    loss = bc_loss(made, obs, action, torch.ones(5, 4, dtype=torch.bool), made.draw_noise(5)[0], torch.rand(5).double())
+    t = torch.rand(5).double()
+    loss = bc_loss(made, obs, action, torch.ones(5, 4, dtype=torch.bool), made.draw_noise(5)[0], t, t)
     torch.testing.assert_close(loss, ((mean - made.action_norm(action)) ** 2).mean())
 
 

@@ -8,9 +8,8 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import Tensor
-from toys import Field, gaussian_field, mixture_field, nothing, policy, robot
+from toys import Field, clone_modes, gaussian_field, mixture_field, nothing, policy, robot
 
-from robo_rlft.learning.bc import bc_loss
 from robo_rlft.policies import ChainConfig, Policy
 from robo_rlft.policies.chains import build_chain
 from robo_rlft.policies.chains.base import Chain
@@ -87,26 +86,7 @@ def test_density_of_the_exact_field_is_the_mixtures() -> None:
 def trained() -> Policy:
     """A small flow policy trained on the two modes."""
     made = policy("euler", steps=100, chunk=1, spec=robot(1, 1), hidden=(128, 128), latent_clip=0.0)
-    optimiser = torch.optim.Adam(made.parameters(), lr=3e-3)
-    generator = torch.Generator().manual_seed(0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 1500)
-    rows = 512
-    obs, mask = {"policy": torch.zeros(rows, 1, 1)}, torch.ones(rows, 1, dtype=torch.bool)
-    for _ in range(1500):
-        mode = torch.tensor(MODES)[torch.randint(2, (rows,), generator=generator)]
-        action = mode + WIDTH * torch.randn(rows, generator=generator)
-        loss = bc_loss(
-            made,
-            obs,
-            made.to_robot(action.view(-1, 1, 1)),
-            mask,
-            torch.randn(rows, 1, 1, generator=generator),
-            torch.rand(rows, generator=generator),
-        )
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+    clone_modes(made, MODES, WIDTH)
     return made
 
 

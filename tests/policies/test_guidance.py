@@ -80,7 +80,7 @@ def test_unequal_covariances_are_not() -> None:
 
 def test_what_does_not_belong_together_is_refused() -> None:
     tuned, reference = pair()
-    with pytest.raises(ConfigError, match="flows"):
+    with pytest.raises(ConfigError, match="velocities of flows"):
         GuidedPolicy(policy("gaussian", steps=1), reference, 1.5)
     with pytest.raises(ConfigError, match="K is 4 here and 2"):
         GuidedPolicy(tuned, policy("euler", steps=2), 1.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -11,40 +12,50 @@ from toys import CHAINS, NETWORKS, observe, policy, roll
 
 from robo_rlft.learning.ppo import aggregate, event_mask
 from robo_rlft.policies import Policy
-from robo_rlft.policies.chains.reinflow import ReinFlow
+from robo_rlft.policies.chains import Path
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
-CASES = [("gaussian", 1), *(("reinflow", steps) for steps in (1, 2, 4, 8))]
-"""Chains with a likelihood and their number of steps."""
+MANY = ("flow_sde", "flow_noise", "shortcut", "mean_flow", "ddpm", "ddim")
+CASES: list[tuple[str, int, dict[str, Any]]] = [
+    ("gaussian", 1, {}),
+    *(("reinflow", steps, {}) for steps in (1, 2, 4, 8)),
+    *((chain, steps, {}) for chain in MANY for steps in (1, 4)),
+    ("flow_sde", 4, {"sde_steps": "all"}),
+    ("ddpm", 8, {"trained_steps": 3}),
+    ("ddim", 4, {"levels": 20, "trained_steps": 2, "eta": 0.5}),
+]
+"""Chains with a likelihood, their number of steps and settings."""
 ROWS = 17
 """Odd, so that vectorised kernels have a rest to work off."""
 
 
-def sampled_log_prob(made: Policy, noise: Tensor) -> Tensor:
+def sampled_log_prob(made: Policy, noise: Tensor, path: Path) -> Tensor:
     """Log-density of what the sampler did, from the noise it used: log N(z; 0, 1) - log std. It needs no mean."""
     cond = made.encode(observe(made, noise.shape[1]))
     bound = made.config.chain.noise_clip
     used = noise.clamp(-bound, bound) if bound else noise
-    rows = [torch.distributions.Normal(0.0, 1.0).log_prob(noise[0]) * made.chain.starts_from_noise]
+    rows = [torch.distributions.Normal(0.0, 1.0).log_prob(noise[0])]
     for k in range(made.chain.steps):
-        t = torch.full((noise.shape[1],), k / made.chain.steps, dtype=noise.dtype)
-        std = made.chain.std(cond, t) if isinstance(made.chain, ReinFlow) else made.chain.get_parameter("log_std").exp()
+        t = torch.full((noise.shape[1],), made.chain.times[k], dtype=noise.dtype)
+        std = made.chain.transition(made.network, cond, path.latents[k], t).std
         rows.append(torch.distributions.Normal(0.0, 1.0).log_prob(used[k + 1]) - std.log())
-    return torch.stack(rows)
+    return torch.stack(rows) * path.scored[..., None, None]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize(("chain", "steps"), CASES)
+@pytest.mark.parametrize(("chain", "steps", "settings"), CASES)
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("chunk", [2, 4, 7])
-def test_ratio_is_one(chain: str, network: str, steps: int, chunk: int, dtype: torch.dtype) -> None:
-    made = policy(chain, network, steps=steps, chunk=chunk, dtype=dtype)
+def test_ratio_is_one(
+    chain: str, network: str, steps: int, settings: dict[str, Any], chunk: int, dtype: torch.dtype
+) -> None:
+    made = policy(chain, network, steps=steps, chunk=chunk, dtype=dtype, **settings)
     noise = made.draw_noise(ROWS, torch.Generator().manual_seed(2))
     with torch.no_grad():
         cond = made.encode(observe(made, ROWS))
         path = made.sample(cond, noise)
         mask = event_mask(path, torch.full((ROWS,), chunk))
-        old = aggregate(sampled_log_prob(made, noise), mask, "mean")
+        old = aggregate(sampled_log_prob(made, noise, path), mask, "mean")
         for fold_rows in (0, 3 * ROWS) if steps > 3 else (0,):
             new = aggregate(made.score(cond, path, fold_rows).log_prob, mask, "mean")
             assert (new - old).exp().sub(1).abs().max() <= TOLERANCE[dtype]

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robo_rlft.learning.bc import bc_loss
 from robo_rlft.policies import ChainConfig, Cond, NetworkConfig, Policy, PolicyConfig
 from robo_rlft.spec import ArraySpec, RobotSpec
 
 OBS, ACTION = 3, 2
-CHAINS = ("reinflow", "gaussian")
+CHAINS = ("reinflow", "gaussian", "flow_sde", "flow_noise", "shortcut", "mean_flow", "ddpm", "ddim")
 """Chains with a likelihood."""
 NETWORKS = ("mlp", "unet1d", "transformer")
 
@@ -109,3 +110,21 @@ def mixture_field(means: tuple[float, ...], std: float) -> Field:
 def nothing(rows: int, dtype: torch.dtype = torch.float64) -> Cond:
     """A condition without content."""
     return Cond(torch.zeros(rows, 0, dtype=dtype))
+
+
+def clone_modes(made: Policy, means: tuple[float, ...], std: float, updates: int = 1500, rows: int = 512) -> None:
+    """Behaviour cloning of equal parts of N(m, std^2) by a policy of one action."""
+    optimiser = torch.optim.Adam(made.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, updates)
+    obs, mask = {"policy": torch.zeros(rows, 1, 1)}, torch.ones(rows, 1, dtype=torch.bool)
+    for _ in range(updates):
+        mode = torch.tensor(means)[torch.randint(len(means), (rows,), generator=generator)]
+        action = made.to_robot((mode + std * torch.randn(rows, generator=generator)).view(-1, 1, 1))
+        noise = torch.randn(rows, 1, 1, generator=generator)
+        t, u = torch.rand(2, rows, generator=generator)
+        loss = bc_loss(made, obs, action, mask, noise, t, u)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()

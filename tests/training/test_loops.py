@@ -240,3 +240,29 @@ def test_a_task_without_success_is_summed_up_by_its_return(
     assert "succeeded" not in told
     data = Dataset.open(path)
     assert float(found[1].replace(",", "")) == pytest.approx(float(data.reward.sum()) / 4, abs=0.6)
+
+
+def test_group_relative_rounds_fork_and_learn_without_a_critic(folder: Path, tmp_path: Path) -> None:
+    words = (f"run.dir={tmp_path / 'run'}", f"run.checkpoint={folder / 'bc'}", "ppo.advantage=group", "ppo.group=2")
+    config = settings(folder, *words)
+    finetuning.finetune(config)
+    figures = read(tmp_path / "run")
+    assert figures["ppo/first_ratio_error"].max() <= 1e-5
+    assert figures["ppo/actor_grad_norm"].max() > 0
+    assert "ppo/critic_loss" not in figures
+
+
+def test_forked_rows_start_alike_and_part_by_their_noise(folder: Path, tmp_path: Path) -> None:
+    config = settings(folder, f"run.dir={tmp_path / 'run'}", f"run.checkpoint={folder / 'bc'}")
+    with finetuning.Run.open(tmp_path / "run", config, verb="finetune") as run:
+        trainer = finetuning.FineTuner(config, run)
+        collector = trainer.collector
+        collector.collect(trainer.learner.policy, 2)
+        collector.fork(2)
+        for value in (collector.obs["policy"], collector.history.frames["policy"], collector.returns):
+            assert torch.equal(value[0::2], value[1::2])
+        assert not torch.equal(collector.obs["policy"][0], collector.obs["policy"][2])
+        rollout = collector.collect(trainer.learner.policy, 1)
+        assert torch.equal(rollout.obs["policy"][0], rollout.obs["policy"][1])
+        assert not torch.equal(rollout.path.action[0], rollout.path.action[1])
+        trainer.env.close()

@@ -104,6 +104,8 @@ def test_policies_without_a_flow_or_a_past_are_refused(tuned: Path) -> None:
             "policy.action_normaliser=bounds", "policy.obs_normaliser=none", "ppo.iterations=1", f"run.dir={gaussian}",
         )
     )  # fmt: skip
-    for words in ("evaluate.guidance=1.5", "evaluate.steps=3"):
-        with pytest.raises(ConfigError, match="needs a flow"):
-            adapted_policy(evaluated(gaussian, words), gaussian)
+    with pytest.raises(ConfigError, match="needs a flow"):
+        adapted_policy(evaluated(gaussian, "evaluate.steps=3"), gaussian)
+    words = ("evaluate.guidance=1.5", f"evaluate.reference={tuned}")
+    with pytest.raises(ConfigError, match="velocities of flows"):
+        adapted_policy(evaluated(gaussian, *words), gaussian)

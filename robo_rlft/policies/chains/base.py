@@ -21,6 +21,8 @@ from robo_rlft.policies.config import PRECISIONS, ChainConfig
 from robo_rlft.policies.precision import computing_in
 
 Chunk = Float[Tensor, "batch chunk action"]
+VELOCITY = "a velocity"
+"""What the network of an ordinary flow predicts."""
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -83,37 +85,99 @@ class PathScore:
 
 
 class Chain(nn.Module, ABC):
-    """Base of all chains. A subclass gives `transition`, and may change where the path starts.
+    """Base of all chains. A subclass gives `transition`; it may change where a path starts and which steps are random.
+
+    Args:
+        config: settings of every chain.
+        event: (chunk length H, action width A).
+        cond_width: width of the condition.
+        feature_width: width of the features the network exposes; 0 if it exposes none.
 
     Attributes:
         steps: K.
+        times: t_0 .. t_{K-1}, when the network is asked. ONE grid for sampling and likelihood.
         has_likelihood: transitions have densities.
-        starts_from_noise: x_0 ~ N(0, I) and is scored; else x_0 = 0 and is not.
+        starts_from_noise: x_0 ~ N(0, I), else x_0 = 0.
+        scores_start: the density of x_0 is part of the path's.
+        window: the last so many steps may be scored.
+        scored_steps: transitions that are scored in each path: the network's work in an update.
+        extra_noise: rows of noise a path takes beyond x_0 and one per step.
+        extra_width: what the chain tells its network beside the condition.
     """
 
     has_likelihood = True
     starts_from_noise = True
+    scores_start = True
+    extra_noise = 0
+    extra_width = 0
 
-    def __init__(self, config: ChainConfig, event: tuple[int, int], cond_width: int) -> None:
+    def __init__(self, config: ChainConfig, event: tuple[int, int], cond_width: int, feature_width: int = 0) -> None:
         super().__init__()
-        del cond_width
+        del cond_width, feature_width
         if config.steps < 1:
             raise ConfigError(f"policy.chain.steps is {config.steps}: at least 1")
         if config.precision not in PRECISIONS:
             raise ConfigError(unknown_name("policy.chain.precision", config.precision, PRECISIONS))
         self.config = config
         self.event = event
-        self.steps = config.steps
+        self.steps = self.window = self.scored_steps = config.steps
+        self.times = [k / self.steps for k in range(self.steps)]
+
+    def follow_in(self, steps: int) -> None:
+        """Follow the same flow deterministically in another number of steps.
+
+        Raises:
+            ConfigError: the chain is no flow.
+        """
+        self.steps, self.times = steps, [k / steps for k in range(steps)]
+
+    @classmethod
+    def prediction(cls, config: ChainConfig) -> str:
+        """What the network is trained to say. Chains of one prediction share checkpoints."""
+        del config
+        return VELOCITY
 
     @abstractmethod
     def transition(self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"]) -> Normal:
-        """Distribution of the next point given the present one, x at time t, row by row."""
+        """Distribution of the next point given the present one, x at time t, row by row. It is what is scored."""
+
+    def move(
+        self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"], random: Bool[Tensor, " batch"]
+    ) -> Normal:
+        """What is sampled: the transition in `random` rows, in the others the deterministic sampler (std 0)."""
+        step = self.transition(network, cond, x, t)
+        return Normal(step.mean, step.std * random[:, None, None])
+
+    def cloning_error(
+        self,
+        network: nn.Module,
+        cond: Cond,
+        data: Chunk,
+        noise: Chunk,
+        t: Float[Tensor, " batch"],
+        u: Float[Tensor, " batch"],
+    ) -> Chunk:
+        """What behaviour cloning squares: of a flow, v(x_t, t) - (data - noise) at x_t = (1 - t) noise + t data.
+
+        Args:
+            network: the network.
+            cond: conditions.
+            data: an expert's chunks, normalised.
+            noise: standard normal.
+            t: times.
+            u: uniform in [0, 1], for chains that draw something besides.
+        """
+        del u
+        w = t[:, None, None]
+        return network((1 - w) * noise + w * data, t, self.told(cond)) - (data - noise)
+
+    def told(self, cond: Cond) -> Cond:
+        """The condition with what the chain adds to it, `extra_width` features."""
+        return cond
 
     def drift(self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"]) -> Chunk:
         """The flow's Euler step, x + v(x, t) / K, bounded by `latent_clip`."""
-        mean = x + self._velocity(network, cond, x, t) / self.steps
-        clip = self.config.latent_clip
-        return mean.clamp(-clip, clip) if clip > 0 else mean
+        return self._bounded(x + self._velocity(network, cond, x, t) / self.steps)
 
     def sample(
         self,
@@ -127,52 +191,54 @@ class Chain(nn.Module, ABC):
         Args:
             network: the velocity.
             cond: N rows.
-            noise: standard normal; point 0 starts the path, points 1..K drive its transitions. Point 0 alone suffices
-                when `deterministic`.
-            deterministic: follow the means; the path then has no likelihood.
+            noise: standard normal; point 0 starts the path, points 1..K drive its transitions, `extra_noise` more
+                decide what else is random. Point 0 alone suffices when `deterministic`.
+            deterministic: follow the deterministic sampler; the path then has no likelihood.
         """
         x = noise[0] if self.starts_from_noise else torch.zeros_like(noise[0])
-        random = self.has_likelihood and not deterministic
+        # x.shape[0] and not len(x): the exporter keeps the former dynamic.
+        nowhere = torch.zeros((self.steps + 1, x.shape[0]), dtype=torch.bool, device=x.device)
+        exploring = self.has_likelihood and not deterministic
+        scored = self._scored_points(noise) if exploring else nowhere
+        random = self._random_steps(scored) if exploring else nowhere[1:]
         latents = [x]
         for k in range(self.steps):
-            step = self.transition(network, cond, x, self._time(x, k))
-            x = step.mean + step.std * self._cut(noise[k + 1]) if random else step.mean
+            step = self.move(network, cond, x, torch.full_like(x[:, 0, 0], self.times[k]), random[k])
+            x = step.mean + step.std * self._cut(noise[k + 1]) if exploring else step.mean
             latents.append(x)
-        # x.shape[0] and not len(x): the exporter keeps the former dynamic.
-        scored = torch.full((self.steps + 1, x.shape[0]), random, dtype=torch.bool, device=x.device)
-        scored[0] = random and self.starts_from_noise
         return Path(torch.stack(latents), scored, x.clamp(-1, 1))
 
     def score(self, network: nn.Module, cond: Cond, path: Path, fold_rows: int = 0) -> PathScore:
-        """Likelihood of every point of a path, in the precision of the parameters.
+        """Likelihood of every scored point of a path, in the precision of the parameters.
 
-        The K transitions are evaluated as one batch of K * N rows, or in pieces of about `fold_rows`: large batches
-        fall out of the processor's cache.
+        The scored transitions are evaluated as one batch, or in pieces of about `fold_rows`: large batches fall out of
+        the processor's cache.
 
         Raises:
             ConfigError: the chain or the path is deterministic.
         """
+        self.check_scored(path)
+        latents, log_prob = path.latents, torch.zeros_like(path.latents)
+        entropy = torch.zeros_like(log_prob)
+        if self.scores_start and self.starts_from_noise:
+            log_prob[0] = -0.5 * latents[0] ** 2 - LOG_SQRT_2PI
+        points, rows = path.scored[1:].nonzero(as_tuple=True)
+        times = latents.new_tensor(self.times)
+        for piece in _pieces(len(rows), latents.shape[1], fold_rows):
+            k, n = points[piece], rows[piece]
+            step = self.transition(network, cond[n], latents[k, n], times[k])
+            log_prob[k + 1, n] = step.log_prob(latents[k + 1, n])
+            entropy[k + 1, n] = step.entropy()
+        return PathScore(log_prob, entropy)
+
+    def check_scored(self, path: Path) -> None:
+        """Raise `ConfigError` unless this chain drew every row of the path from a density."""
         if not self.has_likelihood:
             raise ConfigError(
                 f"chain '{self.config.name}' is deterministic and has no likelihood: fine-tune with 'reinflow'"
             )
-        if not bool(path.scored[-1].all()):
+        if not bool(path.scored[1:].any(0).all()):
             raise ConfigError("this path was sampled deterministically: it has no likelihood")
-        start = path.latents[0]
-        if self.starts_from_noise:
-            log_probs, entropies = [-0.5 * start[None] ** 2 - LOG_SQRT_2PI], [torch.zeros_like(start)[None]]
-        else:
-            log_probs, entropies = [torch.zeros_like(start)[None]], [torch.zeros_like(start)[None]]
-        rows = len(start)
-        group = min(self.steps, max(1, fold_rows // rows)) if fold_rows > 0 else self.steps
-        for first in range(0, self.steps, group):
-            last = min(first + group, self.steps)
-            t = torch.arange(first, last, device=start.device, dtype=start.dtype).repeat_interleave(rows) / self.steps
-            step = self.transition(network, cond.repeat(last - first), path.latents[first:last].flatten(0, 1), t)
-            shape = (last - first, *start.shape)
-            log_probs.append(step.log_prob(path.latents[first + 1 : last + 1].flatten(0, 1)).view(shape))
-            entropies.append(step.entropy().expand(-1, *self.event).view(shape))
-        return PathScore(torch.cat(log_probs), torch.cat(entropies))
 
     def set_progress(self, fraction: float, hold: float, final: float) -> None:
         """Tell the chain how far the fine-tuning is (0..1), for schedules of its noise. Most chains have none.
@@ -183,15 +249,38 @@ class Chain(nn.Module, ABC):
             final: where the schedule ends, 1 for no schedule.
         """
 
+    def _scored_points(self, noise: Float[Tensor, "point env chunk action"]) -> Bool[Tensor, "point env"]:
+        """Which points of a path that explores are scored: the last `window`, and x_0 where it counts."""
+        scored = torch.ones(self.steps + 1, noise.shape[1], dtype=torch.bool, device=noise.device)
+        scored[: self.steps + 1 - self.window] = False
+        scored[0] = self.scores_start and self.starts_from_noise
+        return scored
+
+    def _random_steps(self, scored: Bool[Tensor, "point env"]) -> Bool[Tensor, "step env"]:
+        """Which steps are random; those that are scored, unless a chain says otherwise."""
+        return scored[1:]
+
     def _velocity(self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"]) -> Chunk:
-        """The one place that calls the network, so that a rollout and its update never differ in precision."""
+        """The network's answer, so computed that a rollout and its update never differ in precision."""
         with computing_in(self.config.precision, x.device):
-            velocity = network(x, t, cond)
+            velocity = network(x, t, self.told(cond))
         return velocity.to(x.dtype)
 
-    def _time(self, x: Chunk, k: int) -> Float[Tensor, " batch"]:
-        return torch.full((x.shape[0],), k / self.steps, device=x.device, dtype=x.dtype)
+    def _bounded(self, mean: Chunk) -> Chunk:
+        clip = self.config.latent_clip
+        return mean.clamp(-clip, clip) if clip > 0 else mean
 
     def _cut(self, noise: Chunk) -> Chunk:
         bound = self.config.noise_clip
         return noise.clamp(-bound, bound) if bound > 0 else noise
+
+
+def uniform(noise: Float[Tensor, "env chunk action"]) -> Float[Tensor, " env"]:
+    """A number in [0, 1] per row out of standard normal noise: all randomness of a path comes with its noise."""
+    return torch.special.ndtr(noise[:, 0, 0])
+
+
+def _pieces(total: int, rows: int, fold_rows: int) -> list[slice]:
+    """Whole steps of a path (`rows` each) at a time, about `fold_rows` together."""
+    size = rows * max(1, fold_rows // rows) if fold_rows > 0 else max(total, 1)
+    return [slice(first, min(first + size, total)) for first in range(0, total, size)]

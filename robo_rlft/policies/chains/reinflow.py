@@ -31,14 +31,22 @@ class ReinFlow(Chain):
 
     std_bound: Tensor
 
-    def __init__(self, config: ChainConfig, event: tuple[int, int], cond_width: int) -> None:
-        super().__init__(config, event, cond_width)
+    def __init__(self, config: ChainConfig, event: tuple[int, int], cond_width: int, feature_width: int = 0) -> None:
+        super().__init__(config, event, cond_width, feature_width)
         if not 0 < config.std_min <= config.std_max:
             raise ConfigError(
                 f"policy.chain: need 0 < std_min <= std_max, got {config.std_min:g} and {config.std_max:g}"
             )
-        self.noise = mlp(TIME_FEATURES + cond_width, config.noise_hidden, event[0] * event[1], last_scale=0.1)
+        self.reads_features = feature_width > 0
+        inputs = self.noise_inputs(cond_width, feature_width)
+        self.noise = mlp(inputs, config.noise_hidden, event[0] * event[1], last_scale=0.1)
         self.register_buffer("std_bound", torch.tensor(float(config.std_max)))
+
+    @classmethod
+    def noise_inputs(cls, cond_width: int, feature_width: int) -> int:
+        """Width of what the noise network reads: time and condition."""
+        del feature_width
+        return TIME_FEATURES + cond_width
 
     def transition(self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"]) -> Normal:
         """The Euler step with the learned standard deviation."""
@@ -46,7 +54,10 @@ class ReinFlow(Chain):
 
     def std(self, cond: Cond, t: Float[Tensor, " batch"]) -> Chunk:
         """Standard deviation within its bounds; its gradient stops at the condition."""
-        features = torch.cat([sinusoid(t, TIME_FEATURES), cond.vector.detach()], dim=-1)
+        return self.std_from(torch.cat([sinusoid(t, TIME_FEATURES), cond.vector.detach()], dim=-1))
+
+    def std_from(self, features: Float[Tensor, "batch feature"]) -> Chunk:
+        """Standard deviation from what the noise network reads."""
         with computing_in(self.config.precision, features.device):
             raw = self.noise(features).to(features.dtype)
         low, high = 2 * math.log(self.config.std_min), 2 * self.std_bound.log()

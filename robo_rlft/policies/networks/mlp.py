@@ -18,12 +18,16 @@ class MLPVelocity(nn.Module):
         config: widths.
         event: (chunk length H, action width A).
         cond_width: width of the condition.
+
+    Attributes:
+        feature_width: width of the last hidden layer.
     """
 
     def __init__(self, config: NetworkConfig, event: tuple[int, int], cond_width: int) -> None:
         super().__init__()
         self.event = event
         self.time = TimeEmbedding(config.time_dim)
+        self.feature_width = config.hidden[-1]
         size = event[0] * event[1]
         # A small last layer starts the Gaussian chain near zero mean; the flow loss does not mind.
         self.net = mlp(size + config.time_dim + cond_width, config.hidden, size, last_scale=0.01)
@@ -32,5 +36,14 @@ class MLPVelocity(nn.Module):
         self, x: Float[Tensor, "batch chunk action"], t: Float[Tensor, " batch"], cond: Cond
     ) -> Float[Tensor, "batch chunk action"]:
         """Velocity at (x, t)."""
-        flat = torch.cat([x.flatten(1), self.time(t), cond.vector], dim=-1)
-        return self.net(flat).unflatten(-1, self.event)
+        return self.net(self._inputs(x, t, cond)).unflatten(-1, self.event)
+
+    def velocity_and_features(
+        self, x: Float[Tensor, "batch chunk action"], t: Float[Tensor, " batch"], cond: Cond
+    ) -> tuple[Float[Tensor, "batch chunk action"], Float[Tensor, "batch feature"]]:
+        """Velocity at (x, t) and the last hidden layer."""
+        features = self.net[:-1](self._inputs(x, t, cond))
+        return self.net[-1](features).unflatten(-1, self.event), features
+
+    def _inputs(self, x: Tensor, t: Tensor, cond: Cond) -> Float[Tensor, "batch input"]:
+        return torch.cat([x.flatten(1), self.time(t), cond.vector], dim=-1)

@@ -48,11 +48,14 @@ class TransformerVelocity(nn.Module):
         config: `width` (a multiple of `heads`), `depth` layers, `heads`.
         event: (chunk length H, action width A).
         cond_width: width of the condition.
+
+    Attributes:
+        feature_width: width of the tokens.
     """
 
     def __init__(self, config: NetworkConfig, event: tuple[int, int], cond_width: int) -> None:
         super().__init__()
-        width = config.width
+        self.feature_width = width = config.width
         self.time = TimeEmbedding(config.time_dim)
         self.cond = nn.Sequential(
             nn.Linear(config.time_dim + cond_width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
@@ -70,8 +73,18 @@ class TransformerVelocity(nn.Module):
         self, x: Float[Tensor, "batch chunk action"], t: Float[Tensor, " batch"], cond: Cond
     ) -> Float[Tensor, "batch chunk action"]:
         """Velocity at (x, t)."""
+        return self.tail(self._tokens(x, t, cond))
+
+    def velocity_and_features(
+        self, x: Float[Tensor, "batch chunk action"], t: Float[Tensor, " batch"], cond: Cond
+    ) -> tuple[Float[Tensor, "batch chunk action"], Float[Tensor, "batch feature"]]:
+        """Velocity at (x, t) and the mean of the last layer's tokens."""
+        tokens = self._tokens(x, t, cond)
+        return self.tail(tokens), tokens.mean(dim=1)
+
+    def _tokens(self, x: Tensor, t: Tensor, cond: Cond) -> Float[Tensor, "batch chunk width"]:
         feature = self.cond(torch.cat([self.time(t), cond.vector], dim=-1))
         h = self.token(x) + self.position + feature[:, None]
         for block in self.blocks:
             h = block(h, feature)
-        return self.tail(self.norm(h))
+        return self.norm(h)

@@ -170,10 +170,10 @@ def _experience(policy: Policy, critic: Critic, config: ppo.PPOConfig) -> ppo.PP
 def _products(side: Side, rows: int) -> Step:
     """The matrix products of one step of ours: forward, gradient of the input, gradient of the weights."""
     policy, critic = side.learner.policy, side.learner.critic
-    fold = min(side.config.fold_rows or rows * policy.chain.steps, rows * policy.chain.steps)
+    fold = min(side.config.fold_rows or rows * policy.chain.scored_steps, rows * policy.chain.scored_steps)
     dtype = getattr(torch, policy.chain.config.precision)
     work = [_operands(layer, fold, dtype) for layer in (*_linears(policy.network), *_linears(policy.chain))]
-    times = math.ceil(rows * policy.chain.steps / fold)
+    times = math.ceil(rows * policy.chain.scored_steps / fold)
     whole = [_operands(layer, rows, dtype) for layer in _linears(critic)]
 
     def step() -> None:
