@@ -42,8 +42,8 @@ PARTS = ("simulation", "inference", "update")
 INTRODUCTION = (
     "Every row is the last checkpoint of one seed. In brackets: 95 % intervals, of a seed over its evaluated episodes, "
     "of the mean over seeds (Student's t). The start is the evaluation of the policy that fine-tuning began with, or, "
-    "where that is not recorded, the run's own before its first update. Curves show training episodes, which explore. Wall "
-    "times are of one core of a machine that did other things as well."
+    "where that is not recorded, the run's own before its first update. Curves show training episodes, which explore. "
+    "Wall times are of one core of a machine that did other things as well."
 )
 
 
