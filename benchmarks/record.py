@@ -48,7 +48,7 @@ MACHINE_SETTINGS = (
     "export",
 )
 """Settings that a command to repeat a run leaves out, or writes by itself: places, logging, machine, other verbs."""
-UNREAD = {"pretrain": ("ppo",), "finetune": ("bc",)}
+UNREAD = {"pretrain": ("ppo", "run.eval_every", "run.eval_episodes"), "finetune": ("bc",)}
 """Settings that a verb does not read."""
 
 
