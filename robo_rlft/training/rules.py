@@ -96,6 +96,7 @@ RANGES: dict[str, Interval] = {
     "policy.chain.eta": FRACTION,
     "policy.chain.finest": Interval(2),
     "policy.chain.span_share": FRACTION,
+    "policy.chain.adaptive_power": AT_LEAST_ZERO,
     "policy.chain.fpo_pairs": AT_LEAST_ONE,
     "policy.obs_horizon": AT_LEAST_ONE,
     "policy.chunk": AT_LEAST_ONE,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import NETWORKS, clone_modes, gaussian_field, nothing, policy, robot
+from toys import NETWORKS, clone_modes, nothing, policy, robot
 
 from robo_rlft.errors import ConfigError
 from robo_rlft.policies import Cond, Policy
@@ -57,7 +57,7 @@ def test_shortcut_targets_have_no_gradient() -> None:
 @pytest.mark.parametrize("network", NETWORKS)
 def test_mean_flow_target_by_finite_differences(network: str) -> None:
     """v + (r - t) du/dt along the straight line, r held."""
-    made = policy("mean_flow", network, dtype=torch.float64, span_share=1.0)
+    made = policy("mean_flow", network, dtype=torch.float64, span_share=1.0, adaptive_power=0.0)
     data, noise = made.draw_noise(2, torch.Generator().manual_seed(3))[:2]
     cond = Cond(torch.randn(2, 3, dtype=torch.float64))
     t, r = torch.tensor([[0.2, 0.8], [0.7, 0.3]], dtype=torch.float64)
@@ -67,10 +67,10 @@ def test_mean_flow_target_by_finite_differences(network: str) -> None:
     def mean_velocity(shift: float) -> Tensor:
         now = start + shift
         w = now[:, None, None]
-        told = Cond(torch.cat([cond.vector, sinusoid(end - now, 16)], dim=1))
+        told = Cond(torch.cat([cond.vector, sinusoid(end - now, 16, shortest=4.0)], dim=1))
         return made.network((1 - w) * noise + w * data, now, told)
 
-    slope = (mean_velocity(1e-5) - mean_velocity(-1e-5)) / 2e-5
+    slope = (mean_velocity(1e-7) - mean_velocity(-1e-7)) / 2e-7
     target = data - noise + (end - start)[:, None, None] * slope
     torch.testing.assert_close(error, mean_velocity(0.0) - target, rtol=1e-6, atol=1e-6)
 
@@ -78,8 +78,7 @@ def test_mean_flow_target_by_finite_differences(network: str) -> None:
 def test_the_exact_mean_velocity_of_a_gaussian_has_the_flows_average_error() -> None:
     """u = (x_r - x_t) / (r - t) on the flow's own path; averaged over the noise the target is u itself."""
     mean, std, rows = 0.4, 0.3, 400_000
-    flow = gaussian_field(mean, std)
-    made = policy("mean_flow", chunk=1, spec=robot(1, 1), dtype=torch.float64, span_share=1.0)
+    made = policy("mean_flow", chunk=1, spec=robot(1, 1), dtype=torch.float64, span_share=1.0, adaptive_power=0.0)
 
     def scale(t: Tensor) -> Tensor:
         return (t**2 * std**2 + (1 - t) ** 2).sqrt()
@@ -97,9 +96,17 @@ def test_the_exact_mean_velocity_of_a_gaussian_has_the_flows_average_error() -> 
     data = mean + std * draw
     error = made.chain.cloning_error(Exact(), nothing(rows), data, noise, t, t + 0.5).flatten()
     x = (0.75 * noise + 0.25 * data).flatten()
-    assert flow is not None
     for values in (error, error * x):
         assert abs(float(values.mean())) < 5 * float(values.std()) / rows**0.5
+
+
+def test_the_weight_of_a_row_is_that_of_its_error() -> None:
+    plain, weighted = (policy("mean_flow", dtype=torch.float64, adaptive_power=p) for p in (0.0, 1.0))
+    data, noise = plain.draw_noise(5, torch.Generator().manual_seed(3))[:2]
+    cond, t = Cond(torch.randn(5, 3, dtype=torch.float64)), torch.linspace(0, 1, 5, dtype=torch.float64)
+    error, other = (m.chain.cloning_error(m.network, cond, data, noise, t, 1 - t) for m in (plain, weighted))
+    size = error.square().mean(dim=(1, 2), keepdim=True)
+    torch.testing.assert_close(other, error / (size + 1e-3).sqrt())
 
 
 def cloned(chain: str) -> Policy:

@@ -17,9 +17,9 @@ from robo_rlft.policies import ChainConfig, Cond, Policy
 from robo_rlft.policies.chains import Normal, build_chain
 
 
-def sines(t: float, like: Tensor) -> Tensor:
+def sines(t: float, like: Tensor, shortest: float = 0.1) -> Tensor:
     """Sixteen features of a time or span, [1, 16]."""
-    angles = [t * 2 * math.pi / 1000 * 10 ** (4 * i / 7) for i in range(8)]
+    angles = [t * 2 * math.pi / 1000 * (1000 / shortest) ** (i / 7) for i in range(8)]
     return like.new_tensor([[math.sin(a) for a in angles] + [math.cos(a) for a in angles]])
 
 
@@ -30,7 +30,8 @@ def reference_step(made: Policy, cond: Cond, x: Tensor, k: int) -> Reference:
         return diffusion_step(made, cond, x, k)
     t, bound = k / config.steps, config.latent_clip or math.inf
     if config.name in ("shortcut", "mean_flow"):
-        told = Cond(torch.cat([cond.vector, sines(1 / config.steps, x).expand(rows, -1)], dim=1))
+        span = sines(1 / config.steps, x, 4.0 if config.name == "mean_flow" else 0.1)
+        told = Cond(torch.cat([cond.vector, span.expand(rows, -1)], dim=1))
     else:
         told = cond
     velocity = made.network(x, torch.full((rows,), t, dtype=x.dtype), told)

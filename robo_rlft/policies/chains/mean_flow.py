@@ -21,9 +21,17 @@ from robo_rlft.policies.chains.step_sized import StepSized, between
 from robo_rlft.policies.condition import Cond
 from robo_rlft.policies.config import ChainConfig
 
+SMALLEST_ERROR = 1e-3
+"""c of the adaptive weight (Geng et al.)."""
+
 
 class MeanFlow(StepSized):
-    """The network is told the span r - t, and learns v where that is 0."""
+    """The network is told the span r - t, and learns v where that is 0.
+
+    Its features of the span are slow: their derivative is part of the target, and would swamp it.
+    """
+
+    shortest_period = 4.0
 
     @classmethod
     def prediction(cls, config: ChainConfig) -> str:
@@ -40,7 +48,10 @@ class MeanFlow(StepSized):
         t: Float[Tensor, " batch"],
         u: Float[Tensor, " batch"],
     ) -> Chunk:
-        """The first `span_share` of the rows learn the span between t and u, the others r = t."""
+        """The first `span_share` of the rows learn the span between t and u, the others r = t.
+
+        A row's squared error D weighs 1 / (D + c)^p (section 4.3): the targets' tails are heavy.
+        """
         spans = torch.arange(len(t), device=t.device) < round(self.config.span_share * len(t))
         end = torch.where(spans, torch.maximum(t, u), t)
         t = torch.where(spans, torch.minimum(t, u), t)
@@ -53,4 +64,6 @@ class MeanFlow(StepSized):
         with sdpa_kernel(SDPBackend.MATH):
             point, direction = (between(noise, data, t), t, span), (velocity, torch.ones_like(t), -torch.ones_like(t))
             mean, slope = cast("tuple[Chunk, Chunk]", jvp(mean_velocity, point, direction))
-        return mean - (velocity + span[:, None, None] * slope).detach()
+        error = mean - (velocity + span[:, None, None] * slope).detach()
+        size = error.detach().square().mean(dim=(1, 2), keepdim=True)
+        return error * (size + SMALLEST_ERROR) ** (-self.config.adaptive_power / 2)

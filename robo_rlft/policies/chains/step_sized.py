@@ -18,18 +18,22 @@ class StepSized(ReinFlow):
     """Euler steps of 1 / K with a velocity that is told so; fine-tuned with ReinFlow's noise.
 
     The span reaches the network as features beside the condition, so that every network can serve.
+
+    Attributes:
+        shortest_period: of the features' sines.
     """
 
     extra_width = SPAN_FEATURES
+    shortest_period = 0.1
 
     def told(self, cond: Cond) -> Cond:
         """The condition and the span of this chain's steps."""
         return self.spanning(cond, torch.full_like(cond.vector[:, 0], 1 / self.steps))
 
-    @staticmethod
-    def spanning(cond: Cond, span: Float[Tensor, " batch"]) -> Cond:
+    @classmethod
+    def spanning(cls, cond: Cond, span: Float[Tensor, " batch"]) -> Cond:
         """The condition and a span for each row."""
-        return Cond(torch.cat([cond.vector, sinusoid(span, SPAN_FEATURES)], dim=-1))
+        return Cond(torch.cat([cond.vector, sinusoid(span, SPAN_FEATURES, cls.shortest_period)], dim=-1))
 
     def at(
         self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"], span: Float[Tensor, " batch"]

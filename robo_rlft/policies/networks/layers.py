@@ -24,11 +24,11 @@ def mlp(width_in: int, hidden: Sequence[int], width_out: int, *, last_scale: flo
     return nn.Sequential(*layers, last)
 
 
-def sinusoid(t: Float[Tensor, " batch"], width: int) -> Float[Tensor, "batch width"]:
-    """Sine and cosine features of t in [0, 1] with periods from 1000 down to 0.1 (log-spaced)."""
+def sinusoid(t: Float[Tensor, " batch"], width: int, shortest: float = 0.1) -> Float[Tensor, "batch width"]:
+    """Sine and cosine features of t in [0, 1] with periods from 1000 down to `shortest` (log-spaced)."""
     half = width // 2
     steps = torch.arange(half, device=t.device, dtype=t.dtype) / max(half - 1, 1)
-    frequency = torch.exp(math.log(2 * math.pi / 1000.0) + steps * math.log(1e4))
+    frequency = torch.exp(math.log(2 * math.pi / 1000.0) + steps * math.log(1000.0 / shortest))
     angle = t[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
