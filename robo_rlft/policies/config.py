@@ -58,8 +58,8 @@ class ChainConfig:
         finest: M, a power of two: a shortcut learns steps of 1/M and twice, four times ... that (Frans et al.: 128).
         span_share: share of a cloning batch that learns long steps: a shortcut's self-consistency, or the mean velocity
             over a span (Frans et al. and Geng et al.: .25).
-        adaptive_power: p of the mean flow's weight 1 / (squared error + .001)^p of each row, 0 for none (Geng et al.: 1
-            on images, .5 nearly as good; with .5 a small network keeps the shares of two modes in one step).
+        adaptive_power: p of the mean flow's weight 1 / (squared error + .001)^p of each row, 0 for none (adaptive as in
+            Geng et al.; of 0, .5 and 1, .5 keeps the shares of two modes in one step best).
         fpo_pairs: pairs of noise and time per action in FPO's ratio (McAllister et al.: 8).
         precision: what velocity, noise and value networks are computed in, sampling and likelihood alike: `float32`;
             `bfloat16`, which lets the gradients differ by about 1 %; `auto`, bfloat16 where that is the faster one.

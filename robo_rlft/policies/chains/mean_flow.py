@@ -50,7 +50,7 @@ class MeanFlow(StepSized):
     ) -> Chunk:
         """The first `span_share` of the rows learn the span between t and u, the others r = t.
 
-        A row's squared error D weighs 1 / (D + c)^p (section 4.3): the targets' tails are heavy.
+        A row's squared error D weighs 1 / (D + c)^p: the targets' tails are heavy.
         """
         spans = torch.arange(len(t), device=t.device) < round(self.config.span_share * len(t))
         end = torch.where(spans, torch.maximum(t, u), t)
