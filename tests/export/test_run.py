@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_the_bundle_tells_where_it_came_from(hopper: Path) -> None:
     assert source["run"] == "hopper"
     assert (source["checkpoint"], source["algorithm"], source["ema"]) == ("last", "bc", True)
     assert source["counters"] == {"updates": 7.0}
-    assert source["versions"]["torch"] == torch.__version__
+    assert source["versions"]["torch"] == version("torch")
 
 
 def test_the_best_checkpoint_is_another_bundle(

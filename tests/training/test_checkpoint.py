@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -309,7 +310,7 @@ def test_a_checkpoint_describes_itself(tmp_path: Path) -> None:
     wanted = {"algorithm": "ppo", "chain": "reinflow", "denoising_steps": 6, "chunk": 8, "execute": 2, "seed": 3}
     assert wanted.items() <= back.meta.items()
     assert back.meta["policy"]["network"]["name"] == "mlp"
-    assert back.meta["versions"]["torch"] == torch.__version__
+    assert back.meta["versions"]["torch"] == version("torch")
 
 
 def test_a_contradicting_setting_is_named_with_both_values() -> None:
