@@ -50,6 +50,11 @@ class PPOConfig:
         advantage: `gae`, from the value function, or `group`, relative to other futures of the same state (GRPO).
         group: environments that start a round from one state, with `advantage=group`.
         gae_lambda: lambda of GAE, per chunk (.95).
+        objective: what the actor minimises: the clipped `surrogate` of PPO, or `awr`, the cloning error of the executed
+            actions weighted by their advantage (Peng et al. 2019). `awr` needs no likelihood; it knows no clip, KL or
+            entropy.
+        awr_temperature: beta of the weight exp(A / beta), in standard deviations of the advantage.
+        awr_weight_max: largest weight (Peng et al.: 20).
         mdp: what the action is: `chain`, the whole path from noise to action, or `steps`, each denoising step (DPPO,
             Flow-SDE).
         aggregation: how log-probabilities over (K + 1, H, A), or over (H, A) of each step, become one ratio: `mean` or
@@ -92,6 +97,9 @@ class PPOConfig:
     advantage: str = "gae"
     group: int = 8
     gae_lambda: float = 0.95
+    objective: str = "surrogate"
+    awr_temperature: float = 1.0
+    awr_weight_max: float = 20.0
     mdp: str = "chain"
     aggregation: str = "mean"
     clip: float = 0.01

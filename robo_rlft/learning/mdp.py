@@ -75,19 +75,26 @@ class JointChain:
 
 @dataclass(frozen=True)
 class DenoisingSteps:
-    """Every scored step is an action; the starting noise is none.
+    """Every scored step is an action; the starting noise is none, unless it is all there is to learn.
 
     Attributes:
         config: epsilons, discount, aggregation.
-        window: n, the steps at the end of a path that may be scored.
+        window: n, the steps that may be scored.
+        learned: the points of a path that they end in (`Chain.learned`); None for the last n.
     """
 
     config: PPOConfig
     window: int
+    learned: slice | None = None
+
+    @property
+    def points(self) -> slice:
+        """Where the actions stand in a path."""
+        return self.learned or slice(-self.window, None)
 
     def log_prob(self, entries: Entries, mask: Valid) -> Float[Tensor, "row point"]:
-        """Of the last `window` points, each on its own."""
-        entries, mask = bounded(entries, self.config.entry_bounds)[-self.window :], mask[-self.window :]
+        """Of each point that is an action, on its own."""
+        entries, mask = bounded(entries, self.config.entry_bounds)[self.points], mask[self.points]
         return torch.stack(
             [aggregate(x[None], m[None], self.config.aggregation) for x, m in zip(entries, mask, strict=True)], dim=1
         )
@@ -103,23 +110,24 @@ class DenoisingSteps:
 
     def mean(self, x: Float[Tensor, "row point"], path: Path) -> Float[Tensor, ""]:
         """Over the scored steps of each row, then over the rows."""
-        taken = path.scored[-self.window :].T
+        taken = path.scored[self.points].T
         return (torch.where(taken, x, 0.0).sum(1) / taken.sum(1)).mean()
 
 
-def mdp_of(config: PPOConfig, window: int) -> MDP:
+def mdp_of(config: PPOConfig, window: int, learned: slice | None = None) -> MDP:
     """The view that `ppo.mdp` names.
 
     Args:
         config: settings.
         window: steps of the chain that may be scored.
+        learned: the points they end in; None for the last ones.
 
     Raises:
         ConfigError: an unknown view.
     """
     if config.mdp not in ("chain", "steps"):
         raise ConfigError(f"ppo.mdp '{config.mdp}' is unknown: choose one of chain, steps")
-    return JointChain(config) if config.mdp == "chain" else DenoisingSteps(config, window)
+    return JointChain(config) if config.mdp == "chain" else DenoisingSteps(config, window, learned)
 
 
 def clip_schedule(first: float, last: float, count: int) -> list[float]:
@@ -141,9 +149,13 @@ def event_mask(path: Path, executed: Int[Tensor, " row"]) -> Valid:
     """
     points, rows, chunk, _ = path.latents.shape
     mask = path.scored[:, :, None, None].expand(points, rows, chunk, 1).clone()
-    steps = torch.arange(chunk, device=executed.device)
-    mask[-1] &= (steps < executed[:, None]).unsqueeze(-1)
+    mask[-1] &= executed_steps(executed, chunk).unsqueeze(-1)
     return mask
+
+
+def executed_steps(executed: Int[Tensor, " row"], chunk: int) -> Bool[Tensor, "row chunk"]:
+    """Which actions of each chunk were executed."""
+    return torch.arange(chunk, device=executed.device) < executed[:, None]
 
 
 def aggregate(x: Entries, mask: Valid, how: str) -> Float[Tensor, " row"]:

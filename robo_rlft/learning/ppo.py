@@ -10,7 +10,7 @@ denoising step is one instead, as in DPPO (Ren et al. 2024), is a value passed i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -19,12 +19,14 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from robo_rlft.learning import awr
 from robo_rlft.learning.config import PPOConfig
 from robo_rlft.learning.mdp import AGGREGATIONS, MDP, aggregate, event_mask, mdp_of
 from robo_rlft.policies import Critic, Policy
 from robo_rlft.policies.chains import Path
 
 Info = dict[str, float]
+ActorLoss = tuple[Float[Tensor, ""], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class PPOBatch:
         critic_obs: what the critic sees, newest observation only.
         path: the sampled paths.
         executed: control steps executed, 1..execute.
-        log_prob: aggregated log-probability under the policy that acted, of each action the MDP sees.
+        log_prob: aggregated log-probability under the policy that acted, of each action the MDP sees; of no meaning
+            to `objective=awr`.
         advantage: normalised advantages.
         target: value targets.
         value: the critic's value before the update.
@@ -108,23 +111,24 @@ def update(
             info |= _actor_step(learner, part, config, generator)
         for key, value in info.items():
             figures.setdefault(key, []).append(value)
-        if train_actor and _too_far(info["kl"], config):
+        if train_actor and _too_far(info, config):
             break
     first = figures.pop("ratio_error", [0.0])[0]
     means = {key: sum(values) / len(values) for key, values in figures.items()}
     return means | {"first_ratio_error": first, "updates": updates}
 
 
-def actor_loss(policy: Policy, batch: PPOBatch, config: PPOConfig) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+def actor_loss(policy: Policy, batch: PPOBatch, config: PPOConfig) -> ActorLoss:
     """The clipped surrogate minus the entropy bonus."""
     score = policy.score(policy.encode(batch.obs), batch.path)
-    mask, mdp = event_mask(batch.path, batch.executed), mdp_of(config, policy.chain.window)
+    chain, mask = policy.chain, event_mask(batch.path, batch.executed)
+    mdp = mdp_of(config, chain.window, chain.learned)
     log_ratio = _bound(mdp.log_prob(score.log_prob, mask), config) - batch.log_prob
     ratio, clip = log_ratio.exp(), mdp.clip(log_ratio)
     gain = mdp.mean(surrogate(ratio, mdp.advantage(batch.advantage), clip, config.dual_clip), batch.path)
-    scored = batch.path.scored.clone()
-    scored[0] = False
-    entropy = aggregate(score.entropy, mask & scored[..., None, None], "mean").mean()
+    ours = torch.zeros_like(mask)
+    ours[chain.learned] = mask[chain.learned]
+    entropy = aggregate(score.entropy, ours, "mean").mean()
     info = {
         "actor_loss": -gain,
         "entropy": entropy,
@@ -177,7 +181,7 @@ def old_log_prob(
 
     Scoring in the update's own shapes makes the first ratio 1 to rounding, whatever kernels the matmuls use.
     """
-    parts, mdp = [], mdp_of(config, policy.chain.window)
+    parts, mdp = [], mdp_of(config, policy.chain.window, policy.chain.learned)
     for rows in _pieces(len(executed), policy, config):
         part = path[rows]
         score = policy.score(policy.encode({k: v[rows] for k, v in obs.items()}), part)
@@ -195,19 +199,32 @@ def _actor_step(learner: Learner, batch: PPOBatch, config: PPOConfig, generator:
     noise = policy.draw_noise(len(batch), generator)[:1] if regularise else None
     learner.actor_optimiser.zero_grad(set_to_none=True)
     totals: dict[str, Tensor] = {}
+    objective = _objective(policy, len(batch), config, generator)
     for rows in _pieces(len(batch), policy, config):
         part = batch[rows]
         share = len(part) / len(batch)
-        loss, figures = actor_loss(policy, part, config)
+        loss, figures = objective(part, rows)
         if noise is not None and learner.reference is not None:
             figures["bc_distance"] = bc_regulariser(policy, learner.reference, part, noise[:, rows])
             loss = loss + config.bc_coef * figures["bc_distance"]
         (share * loss).backward()
         _gather(totals, figures, share)
     info = _floats(totals)
-    if _too_far(info["kl"], config):
+    if _too_far(info, config):
         return info
     return info | {"actor_grad_norm": _step(learner.actor_optimiser, config.grad_clip)}
+
+
+def _objective(
+    policy: Policy, rows: int, config: PPOConfig, generator: torch.Generator
+) -> Callable[[PPOBatch, slice], ActorLoss]:
+    """The actor's loss of a part of a minibatch of so many rows, given which rows it is."""
+    if config.objective == "surrogate":
+        return lambda part, _: actor_loss(policy, part, config)
+    draws = awr.draw(policy, rows, generator)
+    return lambda part, which: awr.awr_loss(
+        policy, part.obs, part.path.action, part.executed, part.advantage, draws[which], config
+    )
 
 
 def _critic_step(learner: Learner, batch: PPOBatch, config: PPOConfig) -> Info:
@@ -226,8 +243,8 @@ def _step(optimiser: Optimizer, grad_clip: float) -> float:
     return float(norm)
 
 
-def _too_far(kl: float, config: PPOConfig) -> bool:
-    return 0 < config.target_kl < kl
+def _too_far(info: Info, config: PPOConfig) -> bool:
+    return config.objective == "surrogate" and 0 < config.target_kl < info["kl"]
 
 
 def _pieces(rows: int, policy: Policy, config: PPOConfig) -> Iterator[slice]:

@@ -37,15 +37,18 @@ class ChainConfig:
 
     Attributes:
         name: `euler` (deterministic flow), `reinflow` (learned bounded noise), `flow_sde` (noise of the flow's SDE),
-            `flow_noise` (noise learned from the network's features), `fpo` (losses instead of likelihoods), `shortcut`
-            and `mean_flow` (flows for few steps), `ddpm` and `ddim` (diffusion) or `gaussian` (one step).
+            `flow_noise` (noise learned from the network's features), `fpo` (losses instead of likelihoods), `dsrl`
+            (learned starting noise of a frozen flow), `shortcut` and `mean_flow` (flows for few steps), `ddpm` and
+            `ddim` (diffusion) or `gaussian` (one step).
         steps: K, denoising steps (ReinFlow: 4; DPPO: 20, of DDIM 5). The Gaussian chain has one.
         latent_clip: bound of the mean of every transition, in normalised action units, or, in a diffusion, of the
             predicted action; 0 leaves it free (ReinFlow and DPPO: 1).
         noise_clip: sampled noise is cut at this many standard deviations; 0 leaves it free (ReinFlow and DPPO: 3).
         std_min: lower bound of learned noise (ReinFlow: Gym .10, Ant and Humanoid .08; Flow-Noise .08).
         std_max: upper bound of learned noise (ReinFlow: Gym .24, Ant and Humanoid .16; Flow-Noise .16).
-        noise_hidden: widths of the noise network (ReinFlow: [64, 64] for state observations; Flow-Noise: [128, 64]).
+        noise_hidden: widths of the noise network (ReinFlow: [64, 64] for state observations; Flow-Noise: [128, 64]), or
+            of the network that chooses DSRL's starting noise.
+        noise_bound: bound of the mean of DSRL's starting noise, in its standard deviations (Wagenmaker et al.: 1.5).
         init_std: initial standard deviation of the Gaussian chain.
         sde_noise: a of Flow-SDE, the size of its noise (piRL: .5).
         sde_steps: which of Flow-SDE's steps are random: `one` drawn anew for every chunk (piRL), or `all`.
@@ -73,6 +76,7 @@ class ChainConfig:
     std_min: float = 0.10
     std_max: float = 0.24
     noise_hidden: list[int] = field(default_factory=lambda: [64, 64])
+    noise_bound: float = 1.5
     init_std: float = 0.6
     sde_noise: float = 0.5
     sde_steps: str = "one"

@@ -92,9 +92,7 @@ class FineTuner:
         config, chain = self.config, self.learner.policy.chain
         self.run.log(
             f"fine-tuning {config.env.id}: chain {config.policy.chain.name}, K = {chain.steps}, "
-            f"action = {ACTIONS[config.ppo.mdp]}, ratio = {config.ppo.aggregation} over its entries, "
-            f"clip = {config.ppo.clip:g}, "
-            f"networks in {resolve(config.policy.chain.precision, self.device)}"
+            f"{_objective(config)}, networks in {resolve(config.policy.chain.precision, self.device)}"
         )
         per_round = config.ppo.rollout * config.env.num_envs * config.policy.execute
         with Progress(
@@ -175,12 +173,17 @@ class FineTuner:
             critic_obs=rollout.critic_obs,
             path=rollout.path,
             executed=executed,
-            log_prob=ppo.old_log_prob(learner.policy, rollout.obs, rollout.path, executed, config),
+            log_prob=self._log_prob(rollout, executed),
             advantage=ppo.normalise(flat) if config.normalise_advantage and config.advantage == "gae" else flat,
             target=target.flatten(),
             value=value,
         )
         return batch, {"advantage_std": float(flat.std()), "value_mean": float(value.mean())}
+
+    def _log_prob(self, rollout: Rollout, executed: torch.Tensor) -> torch.Tensor:
+        if self.config.ppo.objective == "awr":
+            return torch.zeros(len(executed), device=self.device)
+        return ppo.old_log_prob(self.learner.policy, rollout.obs, rollout.path, executed, self.config.ppo)
 
     def _schedules(self) -> None:
         config, fraction = self.config.ppo, self.fraction
@@ -285,6 +288,13 @@ RECENT = 200
 """Episodes over which `run.stop_return` is judged."""
 
 
+def _objective(config: Config) -> str:
+    ppo = config.ppo
+    if ppo.objective == "awr":
+        return f"advantage-weighted regression, temperature = {ppo.awr_temperature:g}, weight <= {ppo.awr_weight_max:g}"
+    return f"action = {ACTIONS[ppo.mdp]}, ratio = {ppo.aggregation} over its entries, clip = {ppo.clip:g}"
+
+
 def make_learner(config: Config, robot: RobotSpec) -> ppo.Learner:
     """Policy (from its checkpoint, or new), critic, optimisers and the frozen reference.
 
@@ -293,7 +303,7 @@ def make_learner(config: Config, robot: RobotSpec) -> ppo.Learner:
     """
     device = torch.device(config.device)
     policy = _starting_policy(config, robot)
-    if not policy.chain.has_likelihood:
+    if not policy.chain.has_likelihood and config.ppo.objective == "surrogate":
         raise ConfigError(
             f"policy.chain.name={config.policy.chain.name} has no likelihood, fine-tuning needs one: "
             "use policy.chain.name=reinflow"
@@ -303,10 +313,12 @@ def make_learner(config: Config, robot: RobotSpec) -> ppo.Learner:
         critic.norm.load_state_dict(policy.obs_affine(critic.key).state_dict())
     reference = copy.deepcopy(policy).requires_grad_(False) if config.ppo.bc_coef > 0 else None
     policy, critic = policy.to(device), critic.to(device)
+    policy.network.requires_grad_(not policy.chain.freezes_network)
+    actor = [p for p in policy.parameters() if p.requires_grad]
     return ppo.Learner(
         policy,
         critic,
-        AdamW(policy.parameters(), lr=config.ppo.actor_lr, weight_decay=0.0, fused=True),
+        AdamW(actor, lr=config.ppo.actor_lr, weight_decay=0.0, fused=True),
         AdamW(critic.parameters(), lr=config.ppo.critic_lr, weight_decay=0.0, fused=True),
         reference.to(device) if reference is not None else None,
     )

@@ -24,6 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
         "flow_sde",
         "flow_noise",
         "fpo",
+        "dsrl",
         "shortcut",
         "mean_flow",
         "ddpm",
@@ -38,6 +39,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "ppo.aggregation": ("mean", "sum"),
     "ppo.mdp": ("chain", "steps"),
     "ppo.advantage": ("gae", "group"),
+    "ppo.objective": ("surrogate", "awr"),
 }
 """Settings that name one of a few things."""
 
@@ -87,6 +89,7 @@ RANGES: dict[str, Interval] = {
     "policy.chain.std_min": POSITIVE,
     "policy.chain.std_max": POSITIVE,
     "policy.chain.noise_hidden": AT_LEAST_ONE,
+    "policy.chain.noise_bound": POSITIVE,
     "policy.chain.init_std": POSITIVE,
     "policy.chain.sde_noise": POSITIVE,
     "policy.chain.levels": AT_LEAST_ZERO,
@@ -119,6 +122,8 @@ RANGES: dict[str, Interval] = {
     "ppo.gamma": Interval(0, 1, open_low=True),
     "ppo.group": Interval(2),
     "ppo.gae_lambda": FRACTION,
+    "ppo.awr_temperature": POSITIVE,
+    "ppo.awr_weight_max": POSITIVE,
     "ppo.clip": POSITIVE,
     "ppo.clip_first": AT_LEAST_ZERO,
     "ppo.dual_clip": AT_LEAST_ZERO,
@@ -231,11 +236,18 @@ def _ppo_schedule(config: Config) -> Iterator[str]:
 
 
 def _ppo_likelihood(config: Config) -> Iterator[str]:
-    if config.policy.chain.name == "euler":
+    chain, awr = config.policy.chain.name, config.ppo.objective == "awr"
+    if chain == "euler" and not awr:
         yield (
             "policy.chain.name=euler is deterministic and has no likelihood to fine-tune: choose reinflow, or gaussian "
             "for a one-step policy"
         )
+    if chain == "dsrl" and awr:
+        yield (
+            "ppo.objective=awr trains the network, which policy.chain.name=dsrl leaves frozen: use ppo.objective=surrogate"
+        )
+    if chain == "dsrl" and config.run.checkpoint == "none":
+        yield "policy.chain.name=dsrl steers a cloned flow, and run.checkpoint=none has none: pretrain one"
     bounds = config.ppo.entry_bounds
     if bounds and not (len(bounds) == 2 and bounds[0] < bounds[1]):
         yield f"ppo.entry_bounds={bounds} is no pair of a lower and a higher bound, e.g. ppo.entry_bounds=[-5,2]"

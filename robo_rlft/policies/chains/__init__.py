@@ -6,6 +6,7 @@ from robo_rlft.errors import ConfigError, unknown_name
 from robo_rlft.policies.chains.base import Chain, Normal, Path, PathScore
 from robo_rlft.policies.chains.ddim import DDIM
 from robo_rlft.policies.chains.ddpm import DDPM
+from robo_rlft.policies.chains.dsrl import DSRL
 from robo_rlft.policies.chains.euler import Euler
 from robo_rlft.policies.chains.flow_noise import FlowNoise
 from robo_rlft.policies.chains.flow_sde import FlowSDE
@@ -22,6 +23,7 @@ CHAINS: dict[str, type[Chain]] = {
     "flow_sde": FlowSDE,
     "flow_noise": FlowNoise,
     "fpo": FPO,
+    "dsrl": DSRL,
     "shortcut": Shortcut,
     "mean_flow": MeanFlow,
     "ddpm": DDPM,

@@ -77,7 +77,7 @@ class PathScore:
 
     Attributes:
         log_prob: unreduced; row 0 is that of the starting noise; 0 where nothing was scored, [K + 1, N, H, A].
-        entropy: entropy of each transition, same layout; 0 where nothing was scored.
+        entropy: entropy of each transition, and of a learned start, same layout; 0 where nothing was scored.
     """
 
     log_prob: Float[Tensor, "point env chunk action"]
@@ -97,8 +97,11 @@ class Chain(nn.Module, ABC):
         steps: K.
         times: t_0 .. t_{K-1}, when the network is asked. ONE grid for sampling and likelihood.
         has_likelihood: transitions have densities.
-        starts_from_noise: x_0 ~ N(0, I), else x_0 = 0.
+        starts_from_noise: x_0 is drawn from `start` whether the chain explores or not; else, without exploration, it is
+            the start's mean.
         scores_start: the density of x_0 is part of the path's.
+        learns_start: x_0 is what is learned: the policy's action, with an entropy to reward.
+        freezes_network: fine-tuning leaves the network as it is.
         window: the last so many steps may be scored.
         scored_steps: transitions that are scored in each path: the network's work in an update.
         extra_noise: rows of noise a path takes beyond x_0 and one per step.
@@ -108,6 +111,8 @@ class Chain(nn.Module, ABC):
     has_likelihood = True
     starts_from_noise = True
     scores_start = True
+    learns_start = False
+    freezes_network = False
     extra_noise = 0
     extra_width = 0
 
@@ -136,6 +141,16 @@ class Chain(nn.Module, ABC):
         """What the network is trained to say. Chains of one prediction share checkpoints."""
         del config
         return VELOCITY
+
+    @property
+    def learned(self) -> slice:
+        """Points of a path that are drawn from what is learned: those of the last `window` steps, or x_0."""
+        return slice(0, 1) if self.learns_start else slice(-self.window, None)
+
+    def start(self, cond: Cond, like: Chunk) -> Normal:
+        """Distribution of x_0 in the shape of `like`, row by row: N(0, I). Of std 0, it is a point without a density."""
+        del cond
+        return Normal(torch.zeros_like(like), torch.ones_like(like))
 
     @abstractmethod
     def transition(self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"]) -> Normal:
@@ -195,10 +210,11 @@ class Chain(nn.Module, ABC):
                 decide what else is random. Point 0 alone suffices when `deterministic`.
             deterministic: follow the deterministic sampler; the path then has no likelihood.
         """
-        x = noise[0] if self.starts_from_noise else torch.zeros_like(noise[0])
+        exploring = self.has_likelihood and not deterministic
+        start = self.start(cond, noise[0])
+        x = start.mean + start.std * noise[0] if exploring or self.starts_from_noise else start.mean
         # x.shape[0] and not len(x): the exporter keeps the former dynamic.
         nowhere = torch.zeros((self.steps + 1, x.shape[0]), dtype=torch.bool, device=x.device)
-        exploring = self.has_likelihood and not deterministic
         scored = self._scored_points(noise) if exploring else nowhere
         random = self._random_steps(scored) if exploring else nowhere[1:]
         latents = [x]
@@ -220,8 +236,10 @@ class Chain(nn.Module, ABC):
         self.check_scored(path)
         latents, log_prob = path.latents, torch.zeros_like(path.latents)
         entropy = torch.zeros_like(log_prob)
-        if self.scores_start and self.starts_from_noise:
-            log_prob[0] = -0.5 * latents[0] ** 2 - LOG_SQRT_2PI
+        if self.scores_start:
+            start = self.start(cond, latents[0])
+            log_prob[0] = start.log_prob(latents[0])
+            entropy[0] = start.entropy() if self.learns_start else 0.0
         points, rows = path.scored[1:].nonzero(as_tuple=True)
         times = latents.new_tensor(self.times)
         for piece in _pieces(len(rows), latents.shape[1], fold_rows):
@@ -237,7 +255,7 @@ class Chain(nn.Module, ABC):
             raise ConfigError(
                 f"chain '{self.config.name}' is deterministic and has no likelihood: fine-tune with 'reinflow'"
             )
-        if not bool(path.scored[1:].any(0).all()):
+        if not bool(path.scored.any(0).all()):
             raise ConfigError("this path was sampled deterministically: it has no likelihood")
 
     def set_progress(self, fraction: float, hold: float, final: float) -> None:
@@ -253,7 +271,7 @@ class Chain(nn.Module, ABC):
         """Which points of a path that explores are scored: the last `window`, and x_0 where it counts."""
         scored = torch.ones(self.steps + 1, noise.shape[1], dtype=torch.bool, device=noise.device)
         scored[: self.steps + 1 - self.window] = False
-        scored[0] = self.scores_start and self.starts_from_noise
+        scored[0] = self.scores_start
         return scored
 
     def _random_steps(self, scored: Bool[Tensor, "point env"]) -> Bool[Tensor, "step env"]:

@@ -18,6 +18,7 @@ class Gaussian(Chain):
     """x_0 = 0, x_1 ~ N(v(0, 0), diag(sigma^2)) with one learned sigma per entry of the chunk, not of the state."""
 
     starts_from_noise = False
+    scores_start = False
 
     def __init__(self, config: ChainConfig, event: tuple[int, int], cond_width: int, feature_width: int = 0) -> None:
         super().__init__(config, event, cond_width, feature_width)
@@ -34,6 +35,11 @@ class Gaussian(Chain):
         """The network says the mean."""
         del config
         return "the mean of the action"
+
+    def start(self, cond: Cond, like: Chunk) -> Normal:
+        """The point 0."""
+        del cond
+        return Normal(torch.zeros_like(like), torch.zeros_like(like))
 
     def transition(self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"]) -> Normal:
         """The network's output as the mean."""
