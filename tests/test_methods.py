@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robo_rlft.errors import CheckpointError
+from robo_rlft.errors import CheckpointError, ConfigError
 from robo_rlft.export.bundle import write_bundle
 from robo_rlft.export.run import for_bundle
 from robo_rlft.export.run import run as run_bundle
@@ -20,10 +20,11 @@ from robo_rlft.training.finetune import finetune
 from robo_rlft.training.metrics import read
 from robo_rlft.training.policies import load_policy
 from robo_rlft.training.pretrain import pretrain
+from robo_rlft.training.rules import validate
 
 FEW = {"dppo": ("policy.chain.steps=3", "policy.chain.trained_steps=2")}
 """Twenty steps take long to export."""
-METHODS = ("reinflow", "dppo", "flow_sde", "flow_noise", "shortcut", "mean_flow", "fpo")
+METHODS = ("reinflow", "dppo", "flow_sde", "flow_noise", "shortcut", "mean_flow", "fpo", "dsrl", "awr", "gaussian_ppo")
 SMALL = (
     "collect.episodes=4",
     "collect.num_envs=4",
@@ -80,9 +81,9 @@ def test_the_whole_way(method: str, folder: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(returns[0], returns[1])
 
 
-@pytest.mark.parametrize("method", ["reinflow", "flow_sde", "flow_noise", "fpo"])
+@pytest.mark.parametrize("method", ["reinflow", "flow_sde", "flow_noise", "fpo", "dsrl", "awr"])
 def test_one_cloned_flow_serves_every_flow_method(method: str, folder: Path, tmp_path: Path) -> None:
-    """And before the first step it acts as the cloned policy does."""
+    """And before the first step it acts as the cloned policy does, from its most likely noise where it chooses that."""
     config = settings(folder, method, tmp_path / "run", f"run.checkpoint={folder / 'flow'}")
     still = replace(config, ppo=replace(config.ppo, actor_lr=0.0, actor_lr_final=0.0))
     finetune(still)
@@ -90,10 +91,41 @@ def test_one_cloned_flow_serves_every_flow_method(method: str, folder: Path, tmp
     tuned, _ = load_policy(tmp_path / "run")
     for name, weight in cloned.network.state_dict().items():
         assert weight.equal(tuned.network.state_dict()[name]), name
-    noise = cloned.draw_noise(3)[:1]
+    noise = cloned.draw_noise(3)[:1] * tuned.chain.starts_from_noise
     obs = {"policy": noise.new_zeros(3, 1, cloned.cond_width)}
     ends = [p.sample(p.encode(obs), noise, deterministic=True).action for p in (cloned, tuned)]
     assert ends[0].equal(ends[1])
+
+
+def test_dsrl_never_touches_the_flow(folder: Path, tmp_path: Path) -> None:
+    finetune(settings(folder, "dsrl", tmp_path / "run", f"run.checkpoint={folder / 'flow'}", "ppo.bc_coef=0.1"))
+    cloned, _ = load_policy(folder / "flow")
+    tuned, _ = load_policy(tmp_path / "run")
+    for name, weight in cloned.network.state_dict().items():
+        assert weight.equal(tuned.network.state_dict()[name]), name
+    assert all(p.any() for p in tuned.chain.parameters()), "zero at first"
+
+
+def test_a_deterministic_flow_explores_by_its_noise(folder: Path, tmp_path: Path) -> None:
+    words = (f"run.checkpoint={folder / 'flow'}", "policy.chain.name=euler")
+    finetune(settings(folder, "awr", tmp_path / "run", *words))
+    assert read(tmp_path / "run")["ppo/actor_grad_norm"].min() > 0
+    with pytest.raises(ConfigError, match="euler is deterministic and has no likelihood"):
+        validate(settings(folder, "reinflow", tmp_path / "no", *words), "finetune")
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("ppo.objective=awr",), "which policy.chain.name=dsrl leaves frozen"),
+        (("run.checkpoint=none",), "dsrl steers a cloned flow"),
+    ],
+)
+def test_dsrl_without_anything_to_learn_is_refused(
+    words: tuple[str, ...], match: str, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=match):
+        validate(settings(folder, "dsrl", tmp_path / "run", *words), "finetune")
 
 
 @pytest.mark.parametrize(("method", "needs"), [("dppo", "noise of 3 levels"), ("shortcut", "a velocity for a step")])

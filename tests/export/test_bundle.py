@@ -20,9 +20,9 @@ from robo_rlft.policies import Policy
 
 from .conftest import ROBOT, make_policy
 
-FAST = [("mlp", "gaussian", 1), ("unet1d", "reinflow", 1), ("transformer", "euler", 2)]
+FAST = [("mlp", "gaussian", 1), ("mlp", "dsrl", 4), ("unet1d", "reinflow", 1), ("transformer", "euler", 2)]
 FLOWS = [(n, c, k) for n in ("mlp", "unet1d", "transformer") for c in ("euler", "reinflow") for k in (1, 3)]
-OTHERS = ("flow_sde", "flow_noise", "fpo", "shortcut", "mean_flow", "ddpm", "ddim")
+OTHERS = ("flow_sde", "flow_noise", "fpo", "dsrl", "shortcut", "mean_flow", "ddpm", "ddim")
 EVERY = [
     *FLOWS,
     *(("mlp", c, k) for c in OTHERS for k in (1, 4)),
