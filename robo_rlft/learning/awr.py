@@ -26,27 +26,28 @@ from robo_rlft.policies.chains.base import Chunk
 
 @dataclass(frozen=True)
 class Draws:
-    """What the cloning error of each row is an expectation over, one draw per row.
+    """What the cloning error of each row is an expectation over, S draws per row.
 
     Attributes:
-        noise: standard normal, [row, H, A].
-        t: times, uniform in [0, 1].
+        noise: standard normal, [S, row, H, A].
+        t: times, one in each of S equal parts of [0, 1].
         u: uniform in [0, 1], for chains that draw a second time.
     """
 
-    noise: Chunk
-    t: Float[Tensor, " row"]
-    u: Float[Tensor, " row"]
+    noise: Float[Tensor, "draw row chunk action"]
+    t: Float[Tensor, "draw row"]
+    u: Float[Tensor, "draw row"]
 
     def __getitem__(self, rows: Tensor | slice) -> Draws:
-        return Draws(self.noise[rows], self.t[rows], self.u[rows])
+        return Draws(self.noise[:, rows], self.t[:, rows], self.u[:, rows])
 
 
-def draw(policy: Policy, rows: int, generator: torch.Generator) -> Draws:
-    """Fresh draws on the policy's device."""
-    noise = policy.draw_noise(rows, generator)[0]
-    t, u = (sample_time(rows, "uniform", generator).to(noise) for _ in range(2))
-    return Draws(noise, t, u)
+def draw(policy: Policy, rows: int, count: int, generator: torch.Generator) -> Draws:
+    """Fresh draws, `count` per row."""
+    noise = policy.draw_noise(count * rows, generator)[0].unflatten(0, (count, rows))
+    within, u = (sample_time(count * rows, "uniform", generator).to(noise).view(count, rows) for _ in range(2))
+    first = torch.arange(count, device=noise.device, dtype=noise.dtype)
+    return Draws(noise, (first[:, None] + within) / count, u)
 
 
 def awr_loss(
@@ -69,9 +70,14 @@ def awr_loss(
         draws: noise and times.
         config: temperature, largest weight, aggregation over the entries of a chunk.
     """
-    error = policy.chain.cloning_error(policy.network, policy.encode(obs), action, draws.noise, draws.t, draws.u)
+    count, cond = len(draws.t), policy.encode(obs)
+    error = policy.chain.cloning_error(
+        policy.network, cond.repeat(count), action.repeat(count, 1, 1),
+        draws.noise.flatten(0, 1), draws.t.flatten(), draws.u.flatten(),
+    )  # fmt: skip
+    square = error.square().unflatten(0, (count, len(action))).mean(0, keepdim=True)
     mask = executed_steps(executed, action.shape[1])
-    per_row = aggregate(error.square()[None], mask[None, ..., None], config.aggregation)
+    per_row = aggregate(square, mask[None, ..., None], config.aggregation)
     weight = weights(advantage, config)
     loss = (weight * per_row).mean()
     capped = (weight >= config.awr_weight_max).to(weight.dtype).mean()

@@ -55,6 +55,7 @@ class PPOConfig:
             entropy.
         awr_temperature: beta of the weight exp(A / beta), in standard deviations of the advantage.
         awr_weight_max: largest weight (Peng et al.: 20).
+        awr_draws: pairs of noise and time per action and gradient step; a flow's cloning error varies much with them.
         mdp: what the action is: `chain`, the whole path from noise to action, or `steps`, each denoising step (DPPO,
             Flow-SDE).
         aggregation: how log-probabilities over (K + 1, H, A), or over (H, A) of each step, become one ratio: `mean` or
@@ -100,6 +101,7 @@ class PPOConfig:
     objective: str = "surrogate"
     awr_temperature: float = 1.0
     awr_weight_max: float = 20.0
+    awr_draws: int = 8
     mdp: str = "chain"
     aggregation: str = "mean"
     clip: float = 0.01

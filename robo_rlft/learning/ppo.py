@@ -221,7 +221,7 @@ def _objective(
     """The actor's loss of a part of a minibatch of so many rows, given which rows it is."""
     if config.objective == "surrogate":
         return lambda part, _: actor_loss(policy, part, config)
-    draws = awr.draw(policy, rows, generator)
+    draws = awr.draw(policy, rows, config.awr_draws, generator)
     return lambda part, which: awr.awr_loss(
         policy, part.obs, part.path.action, part.executed, part.advantage, draws[which], config
     )

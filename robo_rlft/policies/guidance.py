@@ -79,7 +79,9 @@ def _check_pair(tuned: Policy, reference: Policy) -> None:
         if (found := chain_type(chain).prediction(chain)) != VELOCITY:
             raise ConfigError(f"guidance mixes velocities of flows, and chain '{chain.name}' predicts {found}")
     if tuned.chain.freezes_network:
-        raise ConfigError(f"guidance mixes two networks, and chain '{tuned.config.chain.name}' leaves its own as it was")
+        raise ConfigError(
+            f"guidance mixes two networks, and chain '{tuned.config.chain.name}' leaves its own as it was"
+        )
     for label in ("obs_horizon", "obs_keys", "chunk", "execute"):
         a, b = getattr(tuned.config, label), getattr(reference.config, label)
         if a != b:

@@ -124,6 +124,7 @@ RANGES: dict[str, Interval] = {
     "ppo.gae_lambda": FRACTION,
     "ppo.awr_temperature": POSITIVE,
     "ppo.awr_weight_max": POSITIVE,
+    "ppo.awr_draws": AT_LEAST_ONE,
     "ppo.clip": POSITIVE,
     "ppo.clip_first": AT_LEAST_ZERO,
     "ppo.dual_clip": AT_LEAST_ZERO,
@@ -244,7 +245,8 @@ def _ppo_likelihood(config: Config) -> Iterator[str]:
         )
     if chain == "dsrl" and awr:
         yield (
-            "ppo.objective=awr trains the network, which policy.chain.name=dsrl leaves frozen: use ppo.objective=surrogate"
+            "ppo.objective=awr trains the network, which policy.chain.name=dsrl leaves frozen: use "
+            "ppo.objective=surrogate"
         )
     if chain == "dsrl" and config.run.checkpoint == "none":
         yield "policy.chain.name=dsrl steers a cloned flow, and run.checkpoint=none has none: pretrain one"

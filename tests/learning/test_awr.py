@@ -38,34 +38,37 @@ def test_weights_by_hand() -> None:
 def test_loss_by_hand() -> None:
     """Of a flow: each row's mean over its executed entries of (v(x_t, t) - (a - eps))^2, times its weight."""
     made = policy("euler", dtype=torch.float64)
-    batch, draws = experience(made), awr.draw(made, ROWS, torch.Generator().manual_seed(1))
+    batch, draws = experience(made), awr.draw(made, ROWS, 2, torch.Generator().manual_seed(1))
     cond, expected = made.encode(batch.obs), []
+    assert ((draws.t[0] < 0.5) & (draws.t[1] >= 0.5)).all(), "one time in each half"
     for i, n in enumerate(batch.executed.tolist()):
-        a, eps, t = batch.path.action[i], draws.noise[i], draws.t[i]
-        velocity = made.network(((1 - t) * eps + t * a)[None], t[None], cond[i : i + 1])[0]
-        square = ((velocity - (a - eps)) ** 2)[:n].mean().detach()
-        expected.append(min(math.exp(2 * float(batch.advantage[i])), 20.0) * float(square))
-    assert float(loss_of(made, batch, draws)) == pytest.approx(sum(expected) / ROWS, rel=1e-12)
+        squares = []
+        for eps, t in zip(draws.noise[:, i], draws.t[:, i], strict=True):
+            a = batch.path.action[i]
+            velocity = made.network(((1 - t) * eps + t * a)[None], t[None], cond[i : i + 1])[0]
+            squares.append(((velocity - (a - eps)) ** 2)[:n].mean().detach())
+        expected.append(min(math.exp(2 * float(batch.advantage[i])), 20.0) * float(sum(squares)) / 2)
+    assert loss_of(made, batch, draws).item() == pytest.approx(sum(expected) / ROWS, rel=1e-12)
 
 
 def test_without_advantages_it_is_behaviour_cloning() -> None:
     made = policy("euler", dtype=torch.float64)
-    batch, draws = experience(made), awr.draw(made, ROWS, torch.Generator().manual_seed(1))
+    batch, draws = experience(made), awr.draw(made, ROWS, 1, torch.Generator().manual_seed(1))
     level = replace(batch, advantage=0 * batch.advantage, executed=torch.full((ROWS,), made.config.chunk))
     mask = torch.ones(ROWS, made.config.chunk, dtype=torch.bool)
     action = made.to_robot(batch.path.action)
-    cloning = bc_loss(made, batch.obs, action, mask, draws.noise, draws.t, draws.u)
+    cloning = bc_loss(made, batch.obs, action, mask, draws.noise[0], draws.t[0], draws.u[0])
     torch.testing.assert_close(loss_of(made, level, draws), cloning)
 
 
 def test_a_gaussian_is_the_published_weighted_likelihood() -> None:
     """Minus log N(a; mu, 1/2) is the squared error but for a constant: the gradients are equal."""
     made = policy("gaussian", dtype=torch.float64, latent_clip=0.0)
-    batch, draws = experience(made), awr.draw(made, ROWS, torch.Generator().manual_seed(1))
+    batch, draws = experience(made), awr.draw(made, ROWS, 1, torch.Generator().manual_seed(1))
     loss_of(made, batch, draws).backward()
     got = torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None])
     made.zero_grad()
-    mean = made.network(0 * draws.noise, 0 * draws.t, made.encode(batch.obs))
+    mean = made.network(0 * draws.noise[0], 0 * draws.t[0], made.encode(batch.obs))
     density = torch.distributions.Normal(mean, math.sqrt(0.5)).log_prob(batch.path.action)
     rows = torch.stack([density[i, :n].mean() for i, n in enumerate(batch.executed.tolist())])
     (-((batch.advantage / 0.5).exp().clamp(max=20) * rows).mean()).backward()
@@ -79,13 +82,13 @@ def test_a_step_pulls_towards_the_better_action(chain: str) -> None:
     made = policy(chain, dtype=torch.float64)
     advantage = torch.where(torch.arange(ROWS) < 6, 1.0, -1.0).double()
     batch = replace(experience(made), advantage=advantage)
-    draws = awr.draw(made, ROWS, torch.Generator().manual_seed(1))
+    draws = awr.draw(made, ROWS, 1, torch.Generator().manual_seed(1))
 
     def error() -> tuple[float, float]:
         with torch.no_grad():
             cond = made.encode(batch.obs)
             wrong = made.chain.cloning_error(
-                made.network, cond, batch.path.action, draws.noise, draws.t, draws.u
+                made.network, cond, batch.path.action, draws.noise[0], draws.t[0], draws.u[0]
             ).square().mean((1, 2))  # fmt: skip
         return float(wrong[:6].mean()), float(wrong[6:].mean())
 

@@ -148,7 +148,7 @@ class Chain(nn.Module, ABC):
         return slice(0, 1) if self.learns_start else slice(-self.window, None)
 
     def start(self, cond: Cond, like: Chunk) -> Normal:
-        """Distribution of x_0 in the shape of `like`, row by row: N(0, I). Of std 0, it is a point without a density."""
+        """Distribution of x_0, in the shape of `like`: N(0, I). With std 0 it is a point without a density."""
         del cond
         return Normal(torch.zeros_like(like), torch.ones_like(like))
 

@@ -2,8 +2,8 @@
 
     x_0 ~ N( mu(obs), sigma^2 ),   mu = b tanh(MLP(obs)),   then x_{k+1} = clip(x_k + v(x_k, t_k) / K)
 
-mu = 0 and sigma = 1 at first, so that fine-tuning begins as the cloned policy. The published method learns mu off-policy
-(SAC); here the start is the action of PPO.
+mu = 0 and sigma = 1 at first, so that fine-tuning begins as the cloned policy. The published method learns mu
+off-policy (SAC); here the start is the action of PPO.
 """
 
 from __future__ import annotations
