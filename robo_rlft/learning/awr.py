@@ -3,7 +3,7 @@
     w = min( exp(A / beta), w_max )
     L = E[ w || v(x_t, t, obs) - (a - eps) ||^2 ],   x_t = (1 - t) eps + t a,   eps ~ N(0, I),   t ~ U(0, 1)
 
-a is the chunk that was executed, A its advantage, beta the temperature. The error is the chain's own
+a is the chunk that was sampled, before its clamp to the limits, A its advantage, beta the temperature. The error is the chain's own
 (`Chain.cloning_error`): of a velocity for flows, of noise for diffusions, of the mean for a Gaussian, where L is the
 published weighted log-likelihood. No likelihood of the path is needed, so that a deterministic flow, which explores by
 its starting noise alone, will do.
@@ -64,7 +64,8 @@ def awr_loss(
     Args:
         policy: the actor.
         obs: what it saw, with history.
-        action: sampled chunks, normalised.
+        action: sampled chunks, normalised, the last point of each path. Cloning the clamped actions instead would draw
+            the policy inwards, away from the limits, round by round.
         executed: control steps executed of each.
         advantage: normalised advantages.
         draws: noise and times.

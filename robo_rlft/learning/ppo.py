@@ -223,7 +223,7 @@ def _objective(
         return lambda part, _: actor_loss(policy, part, config)
     draws = awr.draw(policy, rows, config.awr_draws, generator)
     return lambda part, which: awr.awr_loss(
-        policy, part.obs, part.path.action, part.executed, part.advantage, draws[which], config
+        policy, part.obs, part.path.latents[-1], part.executed, part.advantage, draws[which], config
     )
 
 

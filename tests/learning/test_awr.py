@@ -27,7 +27,7 @@ def experience(made: Policy) -> ppo.PPOBatch:
 
 
 def loss_of(made: Policy, batch: ppo.PPOBatch, draws: awr.Draws, config: PPOConfig = CONFIG) -> torch.Tensor:
-    return awr.awr_loss(made, batch.obs, batch.path.action, batch.executed, batch.advantage, draws, config)[0]
+    return awr.awr_loss(made, batch.obs, batch.path.latents[-1], batch.executed, batch.advantage, draws, config)[0]
 
 
 def test_weights_by_hand() -> None:
@@ -44,7 +44,7 @@ def test_loss_by_hand() -> None:
     for i, n in enumerate(batch.executed.tolist()):
         squares = []
         for eps, t in zip(draws.noise[:, i], draws.t[:, i], strict=True):
-            a = batch.path.action[i]
+            a = batch.path.latents[-1][i]
             velocity = made.network(((1 - t) * eps + t * a)[None], t[None], cond[i : i + 1])[0]
             squares.append(((velocity - (a - eps)) ** 2)[:n].mean().detach())
         expected.append(min(math.exp(2 * float(batch.advantage[i])), 20.0) * float(sum(squares)) / 2)
@@ -56,7 +56,7 @@ def test_without_advantages_it_is_behaviour_cloning() -> None:
     batch, draws = experience(made), awr.draw(made, ROWS, 1, torch.Generator().manual_seed(1))
     level = replace(batch, advantage=0 * batch.advantage, executed=torch.full((ROWS,), made.config.chunk))
     mask = torch.ones(ROWS, made.config.chunk, dtype=torch.bool)
-    action = made.to_robot(batch.path.action)
+    action = made.to_robot(batch.path.latents[-1])
     cloning = bc_loss(made, batch.obs, action, mask, draws.noise[0], draws.t[0], draws.u[0])
     torch.testing.assert_close(loss_of(made, level, draws), cloning)
 
@@ -69,7 +69,7 @@ def test_a_gaussian_is_the_published_weighted_likelihood() -> None:
     got = torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None])
     made.zero_grad()
     mean = made.network(0 * draws.noise[0], 0 * draws.t[0], made.encode(batch.obs))
-    density = torch.distributions.Normal(mean, math.sqrt(0.5)).log_prob(batch.path.action)
+    density = torch.distributions.Normal(mean, math.sqrt(0.5)).log_prob(batch.path.latents[-1])
     rows = torch.stack([density[i, :n].mean() for i, n in enumerate(batch.executed.tolist())])
     (-((batch.advantage / 0.5).exp().clamp(max=20) * rows).mean()).backward()
     expected = torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None])
@@ -88,7 +88,7 @@ def test_a_step_pulls_towards_the_better_action(chain: str) -> None:
         with torch.no_grad():
             cond = made.encode(batch.obs)
             wrong = made.chain.cloning_error(
-                made.network, cond, batch.path.action, draws.noise[0], draws.t[0], draws.u[0]
+                made.network, cond, batch.path.latents[-1], draws.noise[0], draws.t[0], draws.u[0]
             ).square().mean((1, 2))  # fmt: skip
         return float(wrong[:6].mean()), float(wrong[6:].mean())
 
