@@ -10,10 +10,12 @@ from importlib import resources
 
 import numpy as np
 
-from robo_rlft.training.chart import COLOURS, Chart, Frame, Series, drawing, finite, frame_of, short, ticks
+from robo_rlft.training.chart import Chart, Frame, Series, drawing, finite, frame_of, shade, short, ticks
 
 WIDTH, HEIGHT = 760, 360
 LEFT, TOP, RIGHT, BOTTOM = 64, 68, 24, 54
+LINE = 20
+"""Height of a line of the legend beyond the first, in pixels."""
 """Margins around the drawing area, in pixels."""
 _CHARACTER = 6.6
 """About the width of one character of the legend, in pixels."""
@@ -28,31 +30,41 @@ def picture(chart: Chart) -> str:
     lines = [line for line in map(finite, chart.series) if len(line.x)]
     if not lines:
         raise ValueError(f"chart '{chart.title}' has nothing to draw")
-    frame = frame_of(chart, lines)
+    frame, keys = frame_of(chart, lines), list(_keys(lines))
+    drop = LINE * max((line for line, _ in keys), default=0)
+    height = HEIGHT + drop
     size = f'width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}"'
     area = f'<svg x="{LEFT}" y="{TOP}" {size} viewBox="0 0 1000 1000" preserveAspectRatio="none" overflow="visible">'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
         f"<title>{escape(chart.title)}</title><style>{_style()}</style>",
-        f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="12"/>',
+        f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="12"/>',
         f'<text class="title" x="20" y="28">{escape(chart.title)}</text>',
-        *_legend(lines),
+        *_legend(lines, keys),
+        f'<g transform="translate(0 {drop})">' if drop else "<g>",
         f'{area}<g class="plot">{drawing(lines, frame)}</g></svg>',
         *_labels(frame),
         f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 14}" text-anchor="end">{escape(chart.x_label)}</text>',
-        "</svg>",
+        "</g></svg>",
     ]
     return "\n".join(parts) + "\n"
 
 
-def _legend(lines: Sequence[Series]) -> Iterator[str]:
-    if len(lines) < 2:
-        return
-    x = 20.0
-    for i, line in enumerate(lines):
-        yield f'<path class="key s{i % COLOURS}" d="M{x:.0f} 46h14"/>'
-        yield f'<text x="{x + 20:.0f}" y="50">{escape(line.name)}</text>'
-        x += 20 + _CHARACTER * len(line.name) + 18
+def _keys(lines: Sequence[Series]) -> Iterator[tuple[int, float]]:
+    """Line of the legend and place in it of every key; a single series has none."""
+    row, x = 0, 20.0
+    for line in lines if len(lines) > 1 else ():
+        width = 20 + _CHARACTER * len(line.name)
+        if x > 20 and x + width > WIDTH - 20:
+            row, x = row + 1, 20.0
+        yield row, x
+        x += width + 18
+
+
+def _legend(lines: Sequence[Series], keys: Sequence[tuple[int, float]]) -> Iterator[str]:
+    for i, (row, x) in enumerate(keys):
+        yield f'<path class="key {shade(i)}" d="M{x:.0f} {46 + LINE * row}h14"/>'
+        yield f'<text x="{x + 20:.0f}" y="{50 + LINE * row}">{escape(lines[i].name)}</text>'
 
 
 def _labels(frame: Frame) -> Iterator[str]:
@@ -70,7 +82,7 @@ def _style() -> str:
     """The rules of the report's style sheet that colour a chart, and those of the texts."""
     sheet = resources.files("robo_rlft.training").joinpath("report.html").read_text(encoding="utf-8")
     colours = re.findall(r"^:root \{.*?^\}|^@media \(prefers-color-scheme: dark\) \{.*?^\}", sheet, re.M | re.S)
-    lines = re.findall(r"^(?:\.s0|\.plot (?:path|\.(?:grid|line|raw|dot|band|b0))).*$", sheet, re.M)
+    lines = re.findall(r"^(?:\.s\d|\.dash|\.plot (?:path|\.(?:grid|line|raw|dot|band|b\d))).*$", sheet, re.M)
     own = [
         "text { font: 12px system-ui, sans-serif; fill: var(--soft); }",
         ".title { font-size: 15px; font-weight: 600; fill: var(--ink); }",

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -112,7 +111,25 @@ def learning_page(
 
 def tuned_runs(runs: Sequence[RunRecord]) -> list[Tuned]:
     """Fine-tuning runs in order of their seed, each with the score of the policy it began with."""
-    return [Tuned(run, _start(run, runs)) for run in runs if run.verb == "finetune"]
+    return [Tuned(run, start_of(run, runs)) for run in runs if run.verb == "finetune"]
+
+
+def start_of(run: RunRecord, runs: Sequence[RunRecord]) -> Score | None:
+    """Score of the policy a run began with: of the recorded cloning, else its own evaluation before the first update.
+
+    Args:
+        run: fine-tuning, or cloning that goes on.
+        runs: among which the cloning is looked for.
+    """
+    if run.config["run"]["checkpoint"] == SCRATCH:
+        return None
+    cloned = [other for other in runs if other.verb == "pretrain" and (other.recipe, other.seed) == _source(run)]
+    return next((other.result for other in cloned if other is not run and not is_continued(other)), None) or _first(run)
+
+
+def is_continued(run: RunRecord) -> bool:
+    """Cloning for a given time, to compare fine-tuning with."""
+    return run.config["bc"]["wall_seconds"] > 0
 
 
 def over_seeds(scores: Sequence[Score | None]) -> Interval | None:
@@ -142,7 +159,7 @@ def _measured(name: str, recipe: str, runs: Sequence[RunRecord], published: Publ
         "\n".join(pictures),
         _costs(tuned),
         *(_swept(t.run, sweep) for t in tuned for sweep in t.run.sweeps.values()),
-        commands([*(published.before if published else ()), *_commands(runs)]),
+        commands([*(published.before if published else ()), *commands_of(runs)]),
     )
 
 
@@ -210,11 +227,11 @@ def _cost(run: RunRecord) -> list[str]:
     return [f"seed {run.seed}", wall, rounds, f"{whole:.2f}", *cells]
 
 
-def _commands(runs: Sequence[RunRecord]) -> Iterator[str]:
+def commands_of(runs: Sequence[RunRecord]) -> Iterator[str]:
     """Each run's command and its evaluation; commands that differ in their seed only stand once, in a loop."""
     loops: dict[str, list[int]] = {}
     for run in sorted(runs, key=lambda run: run.verb == "finetune"):
-        loops.setdefault(re.sub(r"\bseed=\d+", "seed=${seed}", run.command), []).append(run.seed)
+        loops.setdefault(re.sub(rf"\bseed(=?){run.seed}\b", r"seed\1${seed}", run.command), []).append(run.seed)
     for command, seeds in loops.items():
         evaluate = _evaluation(command)
         if len(seeds) == 1:
@@ -227,7 +244,8 @@ def _commands(runs: Sequence[RunRecord]) -> Iterator[str]:
 
 def _evaluation(command: str) -> str:
     verb, recipe = re.search(r"robo-rlft (\w+)(?: recipe=(\S+))?", command).groups()  # pyright: ignore[reportOptionalMemberAccess]
-    where = f"runs/{recipe}/{verb}-seed${{seed}}" if recipe else "RUN"
+    given = re.search(r"run\.dir=(\S+)", command)
+    where = given[1] if given else f"runs/{recipe}/{verb}-seed${{seed}}" if recipe else "RUN"
     return f"robo-rlft evaluate {where}"
 
 
@@ -255,15 +273,12 @@ def _with(chart: Chart, published: Published | None) -> Chart:
     return dataclasses.replace(chart, series=[*chart.series, line])
 
 
-def _start(run: RunRecord, runs: Sequence[RunRecord]) -> Score | None:
-    """The recorded run it began from, else its own evaluation before the first update."""
-    given = run.config["run"]["checkpoint"]
-    if given == SCRATCH:
-        return None
-    cloned = [other for other in runs if other.verb == "pretrain"]
-    named = [other for other in cloned if other.name in PurePath(given).parts]
-    same = [other for other in cloned if other.seed == run.seed] if not given else []
-    return next((other.result for other in (*named, *same)), None) or _first(run)
+def _source(run: RunRecord) -> tuple[str, int] | None:
+    """Recipe and seed of the cloning it began with: its own, if its command names no other."""
+    if "run.checkpoint=" not in run.command:
+        return run.recipe, run.seed
+    named = re.search(r"run\.checkpoint=runs/(\S+)/pretrain-seed(\d+)", run.command)
+    return (named[1], int(named[2])) if named else None
 
 
 def _first(run: RunRecord) -> Score | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.markdown import NOT_MEASURED, Check, checks, circumstances, commands, page, section, table
+from robo_rlft.training.bench.iteration import PARTS, against_dppo, share_of
 
 Row = Mapping[str, Any]
 Ratio = Callable[[Row], float | None]
@@ -50,6 +51,30 @@ def to_peer(name: str) -> Ratio:
     return lambda row: row["peer_ratios"].get(name)
 
 
+def of_methods(*methods: str) -> Ratio:
+    """Value over the limit of these methods."""
+    return lambda row: row["limit_ratio"] if row["name"].split("/")[1] in methods else None
+
+
+def rows_of(rows: Sequence[Row]) -> str:
+    """Cases with their value, limit and peers."""
+    peers = list(dict.fromkeys(peer for row in rows for peer in row["peer_ratios"]))
+    sizes = "envs" if all(row["name"].count("/") and row["unit"] == "env-steps/s" for row in rows) else "batch"
+    columns = ["case", sizes, "value", "unit", "per CPU second", "of the limit", *(f"x {peer}" for peer in peers)]
+    columns.append("gradients differ by")
+    return table(columns, [_cells(row, peers) for row in rows])
+
+
+def parts_of(rows: Sequence[Row]) -> str:
+    """Iterations by their parts, with their floors, and ReinFlow beside DPPO."""
+    columns = ["case", "iteration (s)", *PARTS, "floor (s)", "x floor", "network calls per chunk"]
+    table_of_parts = table(
+        columns, [_part_cells(row["name"].removeprefix("iteration/"), row["detail"]) for row in rows]
+    )
+    lines = [f"- {line}." for line in against_dppo({row["name"]: row["detail"] for row in rows})]
+    return "\n\n".join(filter(None, [table_of_parts, "\n".join(lines)]))
+
+
 @dataclass(frozen=True)
 class Bench:
     """How a bench is shown.
@@ -58,11 +83,13 @@ class Bench:
         title: of its section.
         what: what is compared.
         goals: what its cases shall reach.
+        show: its rows as a table.
     """
 
     title: str
     what: str
     goals: Sequence[Goal]
+    show: Callable[[Sequence[Row]], str] = rows_of
 
 
 BENCHES: Mapping[str, Bench] = {
@@ -90,6 +117,15 @@ BENCHES: Mapping[str, Bench] = {
         "matrix products alone (the limit). Ratios are of CPU time.",
         (Goal("at least twice as fast as the plain loop", to_peer("plain loop"), 2.0),),
     ),
+    "iteration": Bench(
+        "Iterations of PPO",
+        "Rollout and update of every method at its recipe's shapes, and of ReinFlow's networks, eager and compiled, in "
+        "processor seconds: medians of a few iterations of the fine-tuner from random weights. The floor is the "
+        "simulation as measured plus the matrix products and convolutions of inference and update, each shape timed "
+        "alone. Network calls per chunk are the denoising steps when acting and the scored steps times the epochs.",
+        (Goal("ReinFlow and DPPO within 1.5 times their floor (0.67)", of_methods("reinflow", "dppo"), 1 / 1.5),),
+        parts_of,
+    ),
 }
 """The benches of the project; a record of another name has no goals."""
 
@@ -106,15 +142,14 @@ def _section(name: str, bench: Bench, record: Mapping[str, Any] | None) -> str:
         return section(bench.title, *head, NOT_MEASURED)
     rows = record["rows"]
     goals = checks([goal.check(rows) for goal in bench.goals]) if bench.goals else ""
-    return section(bench.title, *head, circumstances(record), goals, _rows(rows))
+    return section(bench.title, *head, circumstances(record), goals, bench.show(rows))
 
 
-def _rows(rows: Sequence[Row]) -> str:
-    peers = list(dict.fromkeys(peer for row in rows for peer in row["peer_ratios"]))
-    sizes = "envs" if all(row["name"].count("/") and row["unit"] == "env-steps/s" for row in rows) else "batch"
-    columns = ["case", sizes, "value", "unit", "per CPU second", "of the limit", *(f"x {peer}" for peer in peers)]
-    columns.append("gradients differ by")
-    return table(columns, [_cells(row, peers) for row in rows])
+def _part_cells(name: str, detail: Mapping[str, float]) -> list[str]:
+    shares = [share_of(detail, part) for part in PARTS]
+    times = detail["seconds"] / detail["floor_seconds"]
+    cells = [f"{detail['floor_seconds']:.2f}", f"{times:.2f}", f"{detail['network_calls']:.0f}"]
+    return [name, f"{detail['seconds']:.2f}", *shares, *cells]
 
 
 def _cells(row: Row, peers: Sequence[str]) -> list[str]:

@@ -132,7 +132,7 @@ def command_of(config: Mapping[str, Any], verb: str) -> str:
         if key in ours and (key in base or is_open(key))
     ]
     first = [f"recipe={recipe}"] if recipe else []
-    words = [*first, f"seed={config['seed']}", *_start(config, verb), *changed]
+    words = [*first, f"seed={config['seed']}", *_start(config, verb), *changed, *_folder(config)]
     return " ".join(["robo-rlft", verb, *map(shlex.quote, words)])
 
 
@@ -220,6 +220,12 @@ def _start(config: Mapping[str, Any], verb: str) -> list[str]:
     made_by = _read(source / "versions.json")["verb"]
     found = (verb, made_by) == ("finetune", "pretrain") and all(theirs[k] == config[k] for k in ("recipe", "seed"))
     return [] if found else [f"run.checkpoint={RUNS / theirs['recipe']}/{made_by}-seed{theirs['seed']}"]
+
+
+def _folder(config: Mapping[str, Any]) -> list[str]:
+    """The run's folder, where it is one of those that everybody has and not the one its recipe gives."""
+    given = config.get("run", {}).get("dir", "")
+    return [f"run.dir={given}"] if given and PurePath(given).parts[0] == str(RUNS) else []
 
 
 def _with_run(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.online import compared
 from benchmarks.page_demo import demo_page
 from benchmarks.page_learning import learning_page, read_published
+from benchmarks.page_online import online_page
 from benchmarks.page_speed import speed_page
 from benchmarks.records import RESULTS, Records
 from robo_rlft.errors import UserError
@@ -37,12 +39,17 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> int:
 
 def pages(records: Records) -> dict[str, str]:
     """Every page and picture by its path below docs/results."""
-    learning, pictures = learning_page(records.tasks, read_published())
+    published = read_published()
+    # Methods without published figures stand in the comparison only.
+    own = {name: runs for name, runs in records.tasks.items() if (compared(name) or name) in {name, *published}}
+    learning, pictures = learning_page(own, published)
+    online, more = online_page(records.tasks, published)
     return {
         "demo.md": demo_page(records.demo),
         "learning.md": learning,
+        "online.md": online,
         "speed.md": speed_page(records.benches),
-        **{f"{CURVES}/{name}": picture for name, picture in pictures.items()},
+        **{f"{CURVES}/{name}": picture for name, picture in {**pictures, **more}.items()},
     }
 
 

@@ -111,6 +111,9 @@ def _view(arguments: Arguments) -> None:
     view(Path(arguments.positionals["RUN"]))
 
 
+CASES = ("envs", "data", "update", "iteration")
+
+
 def _bench(arguments: Arguments) -> None:
     config = _config(arguments)
     if config is None:
@@ -124,6 +127,10 @@ def _bench(arguments: Arguments) -> None:
         from robo_rlft.training.bench import data
 
         data.run(path)
+    elif case == "iteration":
+        from robo_rlft.training.bench import iteration
+
+        iteration.run(path, config=config)
     else:
         from robo_rlft.training.bench import update
 
@@ -285,17 +292,19 @@ _TABLE = (
     ),
     Verb(
         "bench",
-        "measure environments, data loading or the update beside their limits and peers",
+        "measure environments, data loading, the update or whole iterations beside their limits and peers",
         "envs: steps per second beside the C limit and other vector environments. data: windows per second beside "
-        "memory maps and RAM. update: one fine-tuning update beside the plain loop over denoising steps.",
+        "memory maps and RAM. update: one fine-tuning update beside the plain loop over denoising steps. iteration: "
+        "rollout and update of every method and network beside their matrix products.",
         (
             ("robo-rlft bench envs", "the locomotion environments at every batch size"),
             ("robo-rlft bench envs env.id=ArmPegInsert env.num_envs=256", "one environment at one size"),
             ("robo-rlft bench data --json data.json", "one row per case, for plots"),
             ("robo-rlft bench update recipe=reinflow/hopper", "at a recipe's shapes"),
+            ("robo-rlft bench iteration recipe=dppo/hopper run.checkpoint=none", "one method, from random weights"),
         ),
         _bench,
-        positionals=(Positional("CASE", "envs, data or update", choices=("envs", "data", "update")),),
+        positionals=(Positional("CASE", "envs, data, update or iteration", choices=CASES),),
         flags=(JSON,),
     ),
     Verb(

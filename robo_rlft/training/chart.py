@@ -18,8 +18,8 @@ from numpy import ndarray
 Values = Float[ndarray, " point"]
 POINTS = 400
 """Points a line is thinned to: about one per pixel of a phone."""
-COLOURS = 4
-"""Line colours of the style sheet; a fifth line takes the first again."""
+COLOURS = 8
+"""Line colours of the style sheet; a ninth line takes the first again, dashed."""
 _SIZE = 1000.0
 
 
@@ -163,6 +163,11 @@ class Frame:
         return log_ticks(10.0**self.y0, 10.0**self.y1) if self.log else ticks(self.y0, self.y1)
 
 
+def shade(index: int) -> str:
+    """The style sheet's classes for the stroke of a chart's line."""
+    return f"s{index % COLOURS}" + (" dash" if index // COLOURS % 2 else "")
+
+
 def drawing(lines: Sequence[Series], frame: Frame) -> str:
     """Grid and lines as SVG in the 0..1000 square, for a page or picture with the report's style sheet.
 
@@ -237,12 +242,12 @@ def _gridlines(frame: Frame) -> Iterator[str]:
 
 def _line(series: Series, index: int, frame: Frame) -> str:
     x, y = thin(series.x, series.y)
-    index %= COLOURS
+    stroke, index = shade(index), index % COLOURS
     parts = [_band(series, index, frame)]
     if series.smooth and len(x) >= 15:
         parts.append(f'<path class="raw s{index}" d="{_path(frame.px(x), frame.py(y))}"/>')
         y = running_mean(y, len(x) // 12 | 1)
-    parts.append(f'<path class="line s{index}" d="{_path(frame.px(x), frame.py(y))}"/>')
+    parts.append(f'<path class="line {stroke}" d="{_path(frame.px(x), frame.py(y))}"/>')
     if series.dots:
         # Lines of no length with round ends are dots that stay round when the drawing stretches.
         dots = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(frame.px(x), frame.py(y), strict=True))

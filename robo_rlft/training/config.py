@@ -145,6 +145,7 @@ class Config:
         device: torch device of policy and learner.
         threads: torch threads; 0 uses every core.
         matmul: float32 matmul precision: `auto` (the faster safe one for this machine), `highest`, `high` or `medium`.
+        compile: run the networks through torch.compile while fine-tuning; needs a C++ compiler on a CPU.
     """
 
     recipe: str = ""
@@ -152,6 +153,7 @@ class Config:
     device: str = "cpu"
     threads: int = 0
     matmul: str = "auto"
+    compile: bool = False
     env: EnvConfig = field(default_factory=EnvConfig)
     data: DataConfig = field(default_factory=DataConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)

@@ -72,7 +72,7 @@ def charts_of(runs: Sequence[RunCurves]) -> Curves:
     small, more = _others(shown, tuned)
     return Curves(
         by_step=[_main(tuned, _by_step(run), wall=False) for run in tuned[:1]],
-        by_wall=[_main(tuned, _unit_of(tuned)[1], wall=True) for _ in tuned[:1]],
+        by_wall=[_main(tuned, unit_of(tuned)[1], wall=True) for _ in tuned[:1]],
         small=small,
         more=more,
     )
@@ -81,7 +81,7 @@ def charts_of(runs: Sequence[RunCurves]) -> Curves:
 def _main(runs: Sequence[RunCurves], label: str, *, wall: bool) -> Chart:
     success = any(run.success for run in runs)
     key, title = ("rollout/success", "Success") if success else ("rollout/return", "Return per episode")
-    scale = _unit_of(runs)[0] if wall else 1.0
+    scale = unit_of(runs)[0] if wall else 1.0
     series = [s for run in runs for s in _main_series(run, key, "wall" if wall else "step", scale, len(runs) > 1)]
     return Chart(title, label, series, percent=success)
 
@@ -132,7 +132,8 @@ def _by_step(run: RunCurves) -> str:
     return "updates" if run.verb == "pretrain" else "environment steps"
 
 
-def _unit_of(runs: Sequence[RunCurves]) -> tuple[float, str]:
+def unit_of(runs: Sequence[RunCurves]) -> tuple[float, str]:
+    """Seconds in the unit that suits the longest run, and the axis label."""
     longest = max((float(run.columns["wall"].max()) for run in runs), default=0.0)
     for seconds, name in ((3600.0, "hours"), (60.0, "minutes")):
         if longest >= 2 * seconds:

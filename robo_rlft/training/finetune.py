@@ -21,6 +21,7 @@ from robo_rlft.policies import Critic, Policy
 from robo_rlft.policies.precision import resolve
 from robo_rlft.spec import RobotSpec
 from robo_rlft.training.checkpoint import capture_rng, restore_rng
+from robo_rlft.training.compiling import compile_networks
 from robo_rlft.training.config import Config
 from robo_rlft.training.evaluate import evaluate_in_training
 from robo_rlft.training.paths import SCRATCH, run_path, source_path
@@ -299,7 +300,7 @@ def make_learner(config: Config, robot: RobotSpec) -> ppo.Learner:
     """Policy (from its checkpoint, or new), critic, optimisers and the frozen reference.
 
     Raises:
-        ConfigError: a chain without a likelihood.
+        ConfigError: a chain without a likelihood, or `compile=true` without a compiler.
     """
     device = torch.device(config.device)
     policy = _starting_policy(config, robot)
@@ -315,6 +316,8 @@ def make_learner(config: Config, robot: RobotSpec) -> ppo.Learner:
     policy, critic = policy.to(device), critic.to(device)
     policy.network.requires_grad_(not policy.chain.freezes_network)
     actor = [p for p in policy.parameters() if p.requires_grad]
+    if config.compile:
+        compile_networks(policy, critic, device)
     return ppo.Learner(
         policy,
         critic,

@@ -87,7 +87,7 @@ def run(
     cases = {config.recipe: config} if config and config.recipe else _cases()
     rows = []
     for name, each in cases.items():
-        with _threads(threads or each.threads or len(os.sched_getaffinity(0))):
+        with threads_of(each, threads):
             rows += [_measure(f"update/{name}", each, precision, rounds) for precision in TOLERANCE]
     print_table(rows, "PPO steps per second")
     if json_path is not None:
@@ -225,10 +225,10 @@ def _difference(a: Tensor, b: Tensor) -> float:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Torch's threads and precision inside the block; both as before afterwards."""
+def threads_of(config: Config, count: int = 0) -> Iterator[None]:
+    """Torch's threads (those given, else the configuration's) and precision; both as before afterwards."""
     before, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    torch.set_num_threads(count)
+    torch.set_num_threads(count or config.threads or len(os.sched_getaffinity(0)))
     try:
         yield
     finally:
@@ -236,4 +236,4 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
-__all__: Sequence[str] = ("PEER", "RECIPES", "Side", "run", "sides")
+__all__: Sequence[str] = ("PEER", "RECIPES", "Side", "run", "sides", "threads_of")
