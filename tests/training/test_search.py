@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from robo_rlft.envs.base import ChunkResult
 from robo_rlft.errors import CheckpointError, ConfigError
 from robo_rlft.export.bundle import export
 from robo_rlft.training import critic_rounds
@@ -23,6 +24,7 @@ from robo_rlft.training.paths import acting_path, source_path
 from robo_rlft.training.policies import adapted_policy
 from robo_rlft.training.pretrain import pretrain
 from robo_rlft.training.report import REPORT, sweep_charts
+from robo_rlft.training.rollout import History
 from robo_rlft.training.sweep import parse, sweep
 from tests.training.loops import settings
 
@@ -195,6 +197,24 @@ def test_a_search_is_not_exported(folder: Path, tmp_path: Path) -> None:
 def test_too_few_environments_to_hold_one_out_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="at least one must be held out"):
         judging(folder, folder / "none", "critic.validation=0.05")
+
+
+def test_what_would_be_seen_after_a_chunk_is_the_episodes_own() -> None:
+    """Two observations of history; the second episode ends in the second of three steps, and a new one begins at 90."""
+    history = History(2, ["policy"])
+    history.start({"policy": torch.tensor([[0.0], [10.0]])})
+    trace = torch.tensor([[0.0, 1.0, 2.0, 3.0], [10.0, 11.0, 12.0, 12.0]])[..., None]
+    ended = torch.tensor([False, True])
+    result = ChunkResult(
+        obs={"policy": torch.tensor([[3.0], [90.0]])}, reward=torch.zeros(2, 3), terminated=ended, truncated=~ended & ended,
+        length=torch.tensor([3, 2]), final_obs={"policy": trace[:, -1]}, success=ended, trace={"policy": trace},
+    )  # fmt: skip
+    assert history.after(result)["policy"].flatten(1).tolist() == [[2.0, 3.0], [11.0, 12.0]]
+    history.push(result)
+    assert history.frames["policy"].flatten(1).tolist() == [[2.0, 3.0], [90.0, 90.0]]
+    single = History(1, ["policy"])
+    single.start(result.obs)
+    assert single.after(result)["policy"].flatten().tolist() == [3.0, 12.0]
 
 
 def test_a_recipe_finds_what_it_builds_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
