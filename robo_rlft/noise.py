@@ -8,16 +8,16 @@ from __future__ import annotations
 import numpy as np
 
 
-def episode_noise(seed: int, chunk_index: int, event: tuple[int, int]) -> np.ndarray:
-    """Standard normal x_0 for one chunk of one episode, whichever batch and process asks for it.
+def episode_noise(seed: int, chunk_index: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal noise for one chunk of one episode, whichever batch and process asks for it.
 
     Args:
         seed: the episode's seed, >= 0.
         chunk_index: how many chunks of the episode came before.
-        event: (chunk length H, action width A).
+        shape: (chunk length H, action width A) for x_0 alone; (points, H, A) begins with the same x_0.
 
     Returns:
-        float32 [H, A].
+        float32 of that shape.
     """
     generator = np.random.Generator(np.random.PCG64([seed, chunk_index]))
-    return generator.standard_normal(event, dtype=np.float32)
+    return generator.standard_normal(shape, dtype=np.float32)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from robo_rlft.errors import BundleError
+from robo_rlft.errors import BundleError, ConfigError
 from robo_rlft.export.golden import golden_inputs
 from robo_rlft.export.graph import DeterministicPolicy, to_onnx
 from robo_rlft.export.manifest import (
@@ -30,11 +30,12 @@ from robo_rlft.export.runtime import Controller
 from robo_rlft.policies import Policy
 from robo_rlft.policies.guidance import GuidedPolicy
 from robo_rlft.policies.normaliser import Affine
+from robo_rlft.policies.search import SearchPolicy
 from robo_rlft.spec import RobotSpec
 from robo_rlft.training.compare import plain
 from robo_rlft.training.config import Config
 from robo_rlft.training.files import TEMPORARY, make_folder, sync_folder, write_synced, writing
-from robo_rlft.training.paths import run_folder, run_path
+from robo_rlft.training.paths import acting_path, run_folder
 from robo_rlft.training.policies import adapted_policy
 from robo_rlft.training.progress import summary_table
 
@@ -47,7 +48,7 @@ def export(config: Config) -> Path:
         BundleError, RunError: see `write_bundle`.
     """
     settings = config.export
-    run = Path(config.run.checkpoint) if config.run.checkpoint else run_path(config, "finetune")
+    run = acting_path(config)
     acting = replace(config, evaluate=replace(config.evaluate, guidance=settings.guidance))
     policy, meta = adapted_policy(acting, run, "best" if settings.checkpoint == "best" else "last")
     target = Path(settings.dir) if settings.dir else run_folder(run) / "bundle"
@@ -89,9 +90,15 @@ def write_bundle(policy: Policy, target: Path | str, *, source: Mapping[str, Any
         overwrite: replace another bundle at `target`.
 
     Raises:
+        ConfigError: the policy is a search.
         BundleError: ONNX Runtime and torch disagree, or `target` holds something else.
         RunError: the disk is full or the place cannot be written.
     """
+    if isinstance(policy, SearchPolicy):
+        raise ConfigError(
+            "a search by a critic cannot be exported: export the policy alone with evaluate.candidates=0 "
+            "evaluate.best_of=0"
+        )
     folder = Path(target)
     files = _contents(policy, source)
     temporary = make_folder(folder.parent) / f"{TEMPORARY}{folder.name}-{uuid.uuid4().hex[:8]}"

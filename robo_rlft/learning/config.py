@@ -128,3 +128,38 @@ class PPOConfig:
     std_hold: float = 0.35
     std_final: float = 0.7
     fold_rows: int = 2048
+
+
+@dataclass
+class ChunkCriticConfig:
+    """The value of chunks under a frozen policy (`algorithm=chunk_critic`), for search when acting.
+
+    Attributes:
+        rounds: rounds of collecting and fitting.
+        rollout: chunks per environment and round.
+        updates: gradient steps per round, on all experience so far.
+        minibatch: chunks per gradient step.
+        gamma: discount per CONTROL step.
+        return_lambda: lambda of the returns, per chunk; 1 is Monte-Carlo.
+        lr: peak learning rate (AdamW).
+        lr_final: its value after the cosine.
+        weight_decay: AdamW's decay.
+        hidden: widths of each member.
+        members: networks of the ensemble.
+        aggregate: what the ensemble says: `mean` or `min`.
+        validation: fraction of the environments whose episodes are held out and measure the fit.
+    """
+
+    rounds: int = 50
+    rollout: int = 10
+    updates: int = 200
+    minibatch: int = 256
+    gamma: float = 0.9975
+    return_lambda: float = 1.0
+    lr: float = 1e-3
+    lr_final: float = 1e-4
+    weight_decay: float = 1e-2
+    hidden: list[int] = field(default_factory=lambda: [256, 256])
+    members: int = 2
+    aggregate: str = "mean"
+    validation: float = 0.125

@@ -21,6 +21,7 @@ from robo_rlft.errors import ConfigError
 from robo_rlft.policies.chains import chain_type
 from robo_rlft.policies.chains.base import VELOCITY
 from robo_rlft.policies.condition import Cond
+from robo_rlft.policies.pairs import check_pair, same_units
 from robo_rlft.policies.policy import Policy
 
 
@@ -63,6 +64,11 @@ class GuidedPolicy(Policy):
         self.register_buffer("weight", torch.tensor(float(weight)))
         self.to(tuned.action_norm.scale.device)
 
+    @property
+    def network_calls(self) -> dict[str, int]:
+        """Both policies at every step."""
+        return {"velocity": 2 * self.chain.steps, "critic": 0}
+
     def encode(self, obs: Mapping[str, Tensor], weight: Float[Tensor, "batch 1"] | None = None) -> Cond:
         """The condition with the weight behind it.
 
@@ -82,15 +88,11 @@ def _check_pair(tuned: Policy, reference: Policy) -> None:
         raise ConfigError(
             f"guidance mixes two networks, and chain '{tuned.config.chain.name}' leaves its own as it was"
         )
-    for label in ("obs_horizon", "obs_keys", "chunk", "execute"):
-        a, b = getattr(tuned.config, label), getattr(reference.config, label)
-        if a != b:
-            raise ConfigError(f"guidance: policy.{label} is {a} in the fine-tuned policy and {b} in its reference")
+    names = ("the fine-tuned policy", "its reference")
+    check_pair(tuned, reference, ("obs_horizon", "obs_keys", "chunk", "execute"), "guidance", names)
     if tuned.chain.steps != reference.chain.steps:
         raise ConfigError(f"guidance: K is {tuned.chain.steps} here and {reference.chain.steps} in the reference")
-    norms = {"obs_norm", "action_norm"}
-    left, right = ({k: v for k, v in p.state_dict().items() if k.split(".")[0] in norms} for p in (tuned, reference))
-    if any(not torch.equal(value, right[key]) for key, value in left.items()):
+    if not same_units(tuned, reference):
         raise ConfigError(
             "guidance: the two policies normalise differently, so their velocities do not add up; the reference must "
             "be the policy that fine-tuning began with"

@@ -83,12 +83,27 @@ class Policy(nn.Module):
             parts.append(self.obs_affine(key)(obs[key]).flatten(1))
         return Cond(torch.cat(parts, dim=-1))
 
+    @property
+    def noise_points(self) -> int:
+        """Points of noise that `sample` takes: x_0, one per step and what the chain takes beside."""
+        return self.chain.steps + 1 + self.chain.extra_noise
+
+    @property
+    def evaluation_noise(self) -> tuple[int, ...]:
+        """Shape of the noise one evaluated chunk takes: x_0 alone, as a plain policy is followed deterministically."""
+        return self.event
+
+    @property
+    def network_calls(self) -> dict[str, int]:
+        """What one evaluated chunk of one robot costs: calls of the velocity network, and of a critic."""
+        return {"velocity": self.chain.steps, "critic": 0}
+
     def draw_noise(
         self, rows: int, generator: torch.Generator | None = None
     ) -> Float[Tensor, "point env chunk action"]:
-        """Standard normal noise for `sample`, K + 1 points and what the chain takes beside, on the policy's device."""
+        """Standard normal noise for `sample`, `noise_points` of it, on the policy's device."""
         like = self.action_norm.scale
-        size = (self.chain.steps + 1 + self.chain.extra_noise, rows, *self.event)
+        size = (self.noise_points, rows, *self.event)
         return torch.randn(size, generator=generator, device=like.device, dtype=like.dtype)
 
     def sample(self, cond: Cond, noise: Float[Tensor, "point env chunk action"], deterministic: bool = False) -> Path:

@@ -17,7 +17,7 @@ from robo_rlft.training.rules import CHOICES
 from robo_rlft.training.settings import settings
 from robo_rlft.training.tables import default_console, literal, make_table
 
-METHODS = {"bc": "pretrain", "ppo": "finetune", "awr": "finetune"}
+METHODS = {"bc": "pretrain", "ppo": "finetune", "awr": "finetune", "chunk_critic": "finetune"}
 """Module of `robo_rlft.learning` and the verb that runs it."""
 
 MODULES = {"policy.network.name": "policies/networks", "policy.chain.name": "policies/chains"}

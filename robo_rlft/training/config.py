@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from robo_rlft.learning.config import BCConfig, PPOConfig
+from robo_rlft.learning.config import BCConfig, ChunkCriticConfig, PPOConfig
 from robo_rlft.policies.config import PolicyConfig
 
 
@@ -63,6 +63,11 @@ class EvaluateConfig:
             with the policy alone (or, with `run`, with the bundle's own weight).
         reference: run or checkpoint of the policy before fine-tuning; empty takes the one fine-tuning began with.
         steps: K, denoising steps of a flow; 0 takes those it was trained with.
+        candidates: M of SVDD: draws of every denoising step, one of which a critic chooses; 0 does not search, 1 draws
+            the policy's own random steps.
+        alpha: temperature of that choice, in units of the return; 0 takes the best.
+        best_of: N of best-of-N: whole deterministic paths, one of which a critic chooses; 0 does not search.
+        critic: run whose critic chooses; empty takes the run that is evaluated.
     """
 
     episodes: int = 200
@@ -73,6 +78,10 @@ class EvaluateConfig:
     guidance: float | None = None
     reference: str = ""
     steps: int = 0
+    candidates: int = 0
+    alpha: float = 0.0
+    best_of: int = 0
+    critic: str = ""
 
 
 @dataclass
@@ -105,6 +114,7 @@ class RunConfig:
         tensorboard: write TensorBoard events beside the plain metrics file.
         wandb: project name to log to Weights & Biases; empty does not.
         checkpoint: run folder or checkpoint to start from (`finetune`, `evaluate`, `export`).
+        builds_on: recipe whose runs stand in for those that this recipe does not have itself.
         max_steps: stop after this many environment steps; 0 means the method's own limit.
         wall_seconds: stop after this much wall time; 0 means none.
         stop_return: stop when the mean return of the last 200 episodes reaches this; 0 means never.
@@ -117,6 +127,7 @@ class RunConfig:
     tensorboard: bool = True
     wandb: str = ""
     checkpoint: str = ""
+    builds_on: str = ""
     max_steps: int = 0
     wall_seconds: float = 0.0
     stop_return: float = 0.0
@@ -141,6 +152,8 @@ class Config:
 
     Attributes:
         recipe: `method/task`, a complete preset under configs/recipe.
+        algorithm: what `finetune` does: `ppo` improves the policy; `chunk_critic` leaves it as it is and learns the
+            value of its chunks.
         seed: seeds the weights, the exploration and the training environments.
         device: torch device of policy and learner.
         threads: torch threads; 0 uses every core.
@@ -149,6 +162,7 @@ class Config:
     """
 
     recipe: str = ""
+    algorithm: str = "ppo"
     seed: int = 0
     device: str = "cpu"
     threads: int = 0
@@ -160,6 +174,7 @@ class Config:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     bc: BCConfig = field(default_factory=BCConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    critic: ChunkCriticConfig = field(default_factory=ChunkCriticConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     run: RunConfig = field(default_factory=RunConfig)

@@ -21,7 +21,7 @@ from robo_rlft.policies import Policy
 from robo_rlft.training.checkpoint import Name
 from robo_rlft.training.config import Config
 from robo_rlft.training.files import atomic_write
-from robo_rlft.training.paths import run_folder, run_path
+from robo_rlft.training.paths import acting_path, run_folder
 from robo_rlft.training.policies import adapted_policy
 from robo_rlft.training.progress import console, summary_table
 from robo_rlft.training.report import report_for
@@ -30,7 +30,7 @@ from robo_rlft.training.setup import make_env, prepare
 from robo_rlft.training.statistics import Interval, bootstrap_mean, wilson
 from robo_rlft.training.video import write_mp4
 
-Actor = Callable[[Obs, Float[Tensor, "env chunk action"]], Float[Tensor, "env execute action"]]
+Actor = Callable[[Obs, Float[Tensor, "env *noise"]], Float[Tensor, "env execute action"]]
 """(observations with history, starting noise) -> actions to execute, in the robot's units."""
 TRAINING_SEED = 500_000
 """First seed of evaluations during training: apart from those of training and of the final evaluation."""
@@ -67,7 +67,7 @@ def evaluate(config: Config, *, name: str = "", checkpoint: Name = "last") -> di
         The record that was written.
     """
     prepare(config)
-    source = Path(config.run.checkpoint) if config.run.checkpoint else run_path(config, "finetune")
+    source = acting_path(config)
     policy, meta = adapted_policy(config, source, checkpoint)
     name = name or adaptation(config) or "final"
     record = evaluate_policy(config, policy, name=name, folder=run_folder(source))
@@ -83,6 +83,9 @@ def adaptation(config: Config) -> str:
     """How the evaluated policy differs from the trained one, as a name: `guidance-1.5`, `steps-2`; empty if not."""
     settings = config.evaluate
     parts = [] if settings.guidance is None else [f"guidance-{settings.guidance:g}"]
+    parts += [f"candidates-{settings.candidates}"] if settings.candidates else []
+    parts += [f"alpha-{settings.alpha:g}"] if settings.alpha else []
+    parts += [f"best_of-{settings.best_of}"] if settings.best_of else []
     return "-".join(parts + ([f"steps-{settings.steps}"] if settings.steps else []))
 
 
@@ -95,12 +98,11 @@ def evaluate_policy(config: Config, policy: Policy, *, name: str, folder: Path, 
     try:
         policy.robot.check(env.robot, "the policy", f"environment {config.env.id}")
         seeds = range(settings.seed, settings.seed + settings.episodes)
-        episodes = play(
-            env, actor_of(policy), seeds, policy.event, History(policy.config.obs_horizon, policy.config.obs_keys)
-        )
+        history = History(policy.config.obs_horizon, policy.config.obs_keys)
+        episodes = play(env, actor_of(policy), seeds, policy.evaluation_noise, history)
     finally:
         env.close()
-    record = make_record(name, env, episodes, time.perf_counter() - start)
+    record = make_record(name, env, episodes, time.perf_counter() - start) | {"network_calls": policy.network_calls}
     if videos and settings.videos:
         record["videos"] = film(config, policy, folder / "videos", name)
     return record
@@ -113,41 +115,41 @@ def evaluate_in_training(config: Config, policy: Policy, folder: Path, iteration
     start = time.perf_counter()
     try:
         history = History(policy.config.obs_horizon, policy.config.obs_keys)
-        episodes = play(env, actor_of(policy.eval()), seeds, policy.event, history)
+        episodes = play(env, actor_of(policy.eval()), seeds, policy.evaluation_noise, history)
     finally:
         env.close()
     record = make_record(f"training-{iteration:06d}", env, episodes, time.perf_counter() - start)
+    record |= {"network_calls": policy.network_calls}
     write_record(folder, record)
     return record
 
 
 def actor_of(policy: Policy) -> Actor:
-    """The policy's deterministic path from given noise."""
+    """The policy's deterministic path from given noise, [N, H, A], or what a search makes of [N, points, H, A]."""
 
     @torch.no_grad()
     def act(obs: Obs, noise: Tensor) -> Tensor:
-        path = policy.sample(
-            policy.encode(obs), noise[None].to(obs[policy.config.obs_keys[0]].device), deterministic=True
-        )
+        points = noise.view(len(noise), -1, *policy.event).transpose(0, 1).to(obs[policy.config.obs_keys[0]].device)
+        path = policy.sample(policy.encode(obs), points, deterministic=True)
         return policy.to_robot(path.action[:, : policy.config.execute])
 
     return act
 
 
 def play(
-    env: BatchEnv, actor: Actor, seeds: Sequence[int], event: tuple[int, int], history: History
+    env: BatchEnv, actor: Actor, seeds: Sequence[int], noise: tuple[int, ...], history: History
 ) -> list[EpisodeResult]:
     """One episode per seed, `env.num_envs` at a time.
 
-    Chunk c of the episode with seed s starts from `episode_noise(s, c)`, whoever computes the policy, so that a policy
-    and its exported controller face the same episodes with the same noise.
+    Chunk c of the episode with seed s gets `episode_noise(s, c)` of shape `noise`, whoever computes the policy, so that
+    a policy and its exported controller face the same episodes with the same noise.
     """
     results: list[EpisodeResult] = []
     for first in range(0, len(seeds), env.num_envs):
         wave = list(seeds[first : first + env.num_envs])
         # A last, smaller wave fills up with its first seed; those copies are not counted.
         padded = wave + [wave[0]] * (env.num_envs - len(wave))
-        results += _play_wave(env, actor, padded, event, history)[: len(wave)]
+        results += _play_wave(env, actor, padded, noise, history)[: len(wave)]
     return results
 
 
@@ -202,6 +204,8 @@ def describe_record(record: dict[str, Any]) -> dict[str, object]:
     if record["success"]:
         row["success"] = percent(Interval(**record["success"]))
     value = Interval(**record["return"])
+    if "network_calls" in record:
+        row["network calls"] = sum(record["network_calls"].values())
     return row | {
         "return": f"{value.mean:.4g} [{value.low:.4g}, {value.high:.4g}]",
         "seconds": round(record["wall_seconds"], 1),
@@ -214,7 +218,7 @@ def percent(rate: Interval) -> str:
 
 
 def _play_wave(
-    env: BatchEnv, actor: Actor, seeds: list[int], event: tuple[int, int], history: History
+    env: BatchEnv, actor: Actor, seeds: list[int], shape: tuple[int, ...], history: History
 ) -> list[EpisodeResult]:
     n = env.num_envs
     obs, _ = env.reset(seed=seeds)
@@ -223,7 +227,7 @@ def _play_wave(
     success, alive = np.zeros(n, bool), np.ones(n, bool)
     chunk = 0
     while alive.any():
-        noise = torch.from_numpy(np.stack([episode_noise(s, chunk, event) for s in seeds]))
+        noise = torch.from_numpy(np.stack([episode_noise(s, chunk, shape) for s in seeds]))
         result = env.step_chunk(actor(history.frames, noise), "all" if history.needs_trace else "last")
         ret += alive * result.reward.sum(1).double().cpu().numpy()
         length += alive * result.length.cpu().numpy()
@@ -244,7 +248,7 @@ def _film(env: BatchEnv, actor: Actor, config: Config, policy: Policy) -> list[n
     clips: list[list[np.ndarray]] = [[frame] for frame in env.render(camera=camera)]
     alive, step, stride = np.ones(n, bool), 0, _stride(policy)
     for chunk in range(policy.robot.max_episode_steps):
-        noise = torch.from_numpy(np.stack([episode_noise(s, chunk, policy.event) for s in seeds]))
+        noise = torch.from_numpy(np.stack([episode_noise(s, chunk, policy.evaluation_noise) for s in seeds]))
         actions = actor(history.frames, noise)
         for i in range(actions.shape[1]):
             result = env.step_chunk(actions[:, i : i + 1], "all" if history.needs_trace else "last")

@@ -23,10 +23,11 @@ from robo_rlft.spec import RobotSpec
 from robo_rlft.training.checkpoint import capture_rng, restore_rng
 from robo_rlft.training.compiling import compile_networks
 from robo_rlft.training.config import Config
+from robo_rlft.training.critic_rounds import CriticTrainer
 from robo_rlft.training.evaluate import evaluate_in_training
 from robo_rlft.training.paths import SCRATCH, run_path, source_path
 from robo_rlft.training.policies import policy_meta, start_policy
-from robo_rlft.training.progress import Progress
+from robo_rlft.training.progress import Progress, share_done
 from robo_rlft.training.report import report_for
 from robo_rlft.training.rollout import Collector, Rollout
 from robo_rlft.training.run import Run
@@ -34,7 +35,7 @@ from robo_rlft.training.setup import make_env, prepare
 
 
 def finetune(config: Config) -> Path:
-    """Improve a policy by reinforcement learning; continues a run that was cut off.
+    """Improve a policy by reinforcement learning, or learn to judge it; continues a run that was cut off.
 
     Returns:
         The run's folder, with checkpoints `last` and `best`.
@@ -46,9 +47,9 @@ def finetune(config: Config) -> Path:
     prepare(config)
     with Run.open(run_path(config, "finetune"), config, verb="finetune") as run:
         if run.finished:
-            run.log(f"{run.path} has reached its end: raise ppo.iterations to go on")
+            run.log(f"{run.path} has reached its end: raise {LENGTHS[config.algorithm]} to go on")
             return run.path
-        trainer = FineTuner(config, run)
+        trainer = ALGORITHMS[config.algorithm](config, run)
         try:
             trainer.train()
         finally:
@@ -111,11 +112,7 @@ class FineTuner:
     @property
     def fraction(self) -> float:
         """Share of the run that is done, by iterations, environment steps or wall time, whichever is further."""
-        limits = self.config.run
-        shares = [self.iteration / max(self.config.ppo.iterations, 1)]
-        shares += [self.env_steps / limits.max_steps] if limits.max_steps else []
-        shares += [self.wall / limits.wall_seconds] if limits.wall_seconds else []
-        return min(max(shares), 1.0)
+        return share_done(self.config.run, self.iteration / self.config.ppo.iterations, self.env_steps, self.wall)
 
     @property
     def ended(self) -> bool:
@@ -205,17 +202,8 @@ class FineTuner:
 
     def _figures(self, rollout: Rollout, info: dict[str, float]) -> dict[str, float]:
         self.recent = (self.recent + [e[0] for e in rollout.episodes])[-RECENT:]
-        seconds = self.collector.watch.seconds
-        values = {f"time/{k}": v for k, v in seconds.items()} | {f"ppo/{k}": v for k, v in info.items()}
-        if rollout.episodes:
-            table = np.array(rollout.episodes, dtype=np.float64)
-            values |= {
-                f"rollout/{k}": float(v) for k, v in zip(("return", "length", "success"), table.mean(0), strict=True)
-            }
-        values["rollout/episodes"] = len(rollout.episodes)
-        values["rollout/nan_resets"] = self.env.nan_resets
-        values["rate/env_steps_per_s"] = rollout.env_steps / max(sum(seconds.values()), 1e-9)
-        return values
+        figures = rollout.figures(self.collector.watch.seconds, self.env.nan_resets)
+        return figures | {f"ppo/{k}": v for k, v in info.items()}
 
     def _checkpoints(self) -> None:
         limits = self.config.run
@@ -283,6 +271,9 @@ class FineTuner:
         self.run.log(f"continuing at iteration {self.iteration}" + ("" if exact else "; episodes start anew"))
 
 
+ALGORITHMS = {"ppo": FineTuner, "chunk_critic": CriticTrainer}
+LENGTHS = {"ppo": "ppo.iterations", "chunk_critic": "critic.rounds"}
+"""The setting that says how long each lasts."""
 SHOWN = ("rollout/return", "rollout/success", "ppo/kl")
 ACTIONS = {"chain": "the whole path", "steps": "each denoising step"}
 RECENT = 200

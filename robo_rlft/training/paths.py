@@ -28,7 +28,18 @@ def run_path(config: Config, verb: str) -> Path:
 
 def source_path(config: Config) -> Path:
     """The checkpoint fine-tuning starts from: `run.checkpoint`, or the recipe's pre-training run of the same seed."""
-    return Path(config.run.checkpoint) if config.run.checkpoint else home(config) / f"pretrain-seed{config.seed}"
+    return Path(config.run.checkpoint) if config.run.checkpoint else _earlier(config, "pretrain")
+
+
+def acting_path(config: Config) -> Path:
+    """The run that acts, in an evaluation or a bundle: `run.checkpoint`, or the recipe's fine-tuning run."""
+    return Path(config.run.checkpoint or config.run.dir or _earlier(config, "finetune"))
+
+
+def _earlier(config: Config, verb: str) -> Path:
+    """A run that was made before: this recipe's own, or that of the recipe it builds on where it has none."""
+    own, other = (p / f"{verb}-seed{config.seed}" for p in (home(config), ROOT / config.run.builds_on))
+    return other if config.run.builds_on and not own.exists() else own
 
 
 def run_folder(path: Path) -> Path:

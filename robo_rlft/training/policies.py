@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,18 @@ from torch import Tensor
 from robo_rlft.errors import CheckpointError, ConfigError
 from robo_rlft.policies import Policy, PolicyConfig
 from robo_rlft.policies.chains import chain_type
+from robo_rlft.policies.chunk_critic import ChunkCritic
 from robo_rlft.policies.guidance import GuidedPolicy
+from robo_rlft.policies.pairs import check_pair, same_units
+from robo_rlft.policies.search import SVDD, BestOfN, SearchPolicy
 from robo_rlft.spec import RobotSpec
 from robo_rlft.training.checkpoint import Checkpoint, Name, check_contradictions, describe, load_for
-from robo_rlft.training.config import Config
+from robo_rlft.training.config import Config, EvaluateConfig
 from robo_rlft.training.paths import SCRATCH, run_folder, source_path
 from robo_rlft.training.run import read_config
 
+CRITIC = "chunk_critic"
+"""Part of a checkpoint's weights."""
 FREE = ("policy.chain", "policy.execute")
 """Policy settings that fine-tuning may change: the network's weights serve every execution horizon and every chain of
 one prediction (velocity, noise ...)."""
@@ -60,22 +66,68 @@ def start_policy(config: Config, path: Path | str, robot: RobotSpec) -> Policy:
 
 
 def adapted_policy(config: Config, path: Path | str, name: Name = "last") -> tuple[Policy, dict[str, Any]]:
-    """`load_policy`, then what `evaluate` asks for: other denoising steps, guidance beside its reference.
+    """`load_policy`, then what `evaluate` asks for: other denoising steps, guidance beside its reference, a search.
 
     Raises:
-        ConfigError: a policy that is no flow.
-        CheckpointError: there is no reference.
+        ConfigError: a policy that is no flow, or a critic of another policy.
+        CheckpointError: there is no reference, or no critic.
     """
     settings = config.evaluate
     policy, meta = load_policy(path, name)
     if settings.steps:
         policy.chain.follow_in(settings.steps)
+    if settings.candidates or settings.best_of:
+        return searching(settings, policy, critic_for(policy, settings.critic or path)).eval(), meta
     if settings.guidance is None:
         return policy, meta
     reference, _ = load_policy(settings.reference or reference_path(path))
     if settings.steps:
         reference.chain.follow_in(settings.steps)
     return GuidedPolicy(policy, reference, settings.guidance).eval(), meta
+
+
+def searching(settings: EvaluateConfig, policy: Policy, critic: ChunkCritic) -> SearchPolicy:
+    """A policy whose chunks are chosen as `candidates`, `alpha` and `best_of` say."""
+    if settings.candidates:
+        return SVDD(policy, critic, settings.candidates, settings.alpha)
+    return BestOfN(policy, critic, settings.best_of)
+
+
+def critic_for(policy: Policy, path: Path | str) -> ChunkCritic:
+    """The chunk critic of a run, to judge the actions of a policy.
+
+    Raises:
+        CheckpointError: the run has none.
+        ConfigError: it belongs to a policy that sees or commands other things than this one.
+    """
+    checkpoint = load_for(path)
+    if CRITIC not in checkpoint.weights:
+        raise CheckpointError(
+            f"{path} has no critic of chunks, which a search needs: learn one with robo-rlft finetune "
+            "algorithm=chunk_critic, and name its run with evaluate.critic=RUN"
+        )
+    judged, _ = load_policy(path)
+    names = ("the policy that acts", f"that of the critic in {path}")
+    check_pair(policy, judged, ("obs_horizon", "obs_keys", "execute"), "search", names)
+    if not same_units(policy, judged):
+        raise ConfigError(
+            f"search: the policy that acts and that of the critic in {path} normalise differently: the critic must be "
+            "of this policy or of the one it was fine-tuned from"
+        )
+    critic = make_critic(judged, checkpoint.meta["critic"])
+    critic.load_state_dict(checkpoint.weights[CRITIC])
+    return critic
+
+
+def make_critic(policy: Policy, settings: Mapping[str, Any]) -> ChunkCritic:
+    """An untrained critic of a policy's chunks.
+
+    Args:
+        policy: its condition and its executed actions are what the critic reads.
+        settings: `hidden`, `members` and `aggregate` of `ChunkCriticConfig`.
+    """
+    event = (policy.config.execute, policy.event[1])
+    return ChunkCritic(policy.cond_width, event, settings["hidden"], settings["members"], settings["aggregate"])
 
 
 def reference_path(path: Path | str) -> Path:

@@ -14,8 +14,25 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from robo_rlft.training.config import RunConfig
+
 console = Console(highlight=False)
 """The one console; messages printed through it appear above a live line instead of tearing it."""
+
+
+def share_done(limits: RunConfig, share: float, env_steps: int, wall: float) -> float:
+    """Share of a run that is done, by whichever of its limits is nearest.
+
+    Args:
+        limits: environment steps and wall time of the run.
+        share: by rounds.
+        env_steps: done so far.
+        wall: seconds so far.
+    """
+    shares = [share]
+    shares += [env_steps / limits.max_steps] if limits.max_steps else []
+    shares += [wall / limits.wall_seconds] if limits.wall_seconds else []
+    return min(max(shares), 1.0)
 
 
 class Progress:

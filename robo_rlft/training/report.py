@@ -91,7 +91,12 @@ def report_for(path: Path | str, *, title: str = "", notes: Sequence[str] = ()) 
         notes=notes,
         facts=_facts(rows, tracks, versions.values()),
         versions=_shared_versions(versions.values()),
-        sweeps=[sweep_chart(file, _name(f, folder)) for f in runs for file in sorted((f / SWEEPS).glob("*.json"))],
+        sweeps=[
+            c
+            for f in runs
+            for file in sorted((f / SWEEPS).glob("*.json"))
+            for c in sweep_charts(file, _name(f, folder))
+        ],
     )
 
 
@@ -141,8 +146,10 @@ def write_report(
     return run_path / REPORT
 
 
-def sweep_chart(file: Path, run: str = "") -> Chart:
+def sweep_charts(file: Path, run: str = "") -> list[Chart]:
     """Success (or, where the task has none, return) with its interval over the values of a setting.
+
+    Where the values differ in cost, a second chart shows the same over the calls of networks per chunk.
 
     Raises:
         RunError: the file is damaged.
@@ -153,11 +160,20 @@ def sweep_chart(file: Path, run: str = "") -> Chart:
         scores = [Interval(**row["success" if share else "return"]) for row in table["rows"]]
         x = np.array([row["value"] for row in table["rows"]], float)
         label = f"{table['key']} ({table['episodes']} episodes each)"
+        # Sweeps of earlier versions say nothing of their cost.
+        calls = np.array([sum(row.get("network_calls", {}).values()) for row in table["rows"]], float)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise RunError(f"{file} is damaged: remove it or sweep again") from error
     mean, low, high = (np.array([getattr(s, end) for s in scores]) for end in ("mean", "low", "high"))
-    title = " ".join(filter(None, ("Success" if share else "Return", f"over {file.stem}", run)))
-    return Chart(title, label, [Series("evaluation, 95 % interval", x, mean, low, high, dots=True)], percent=share)
+    what, of = "Success" if share else "Return", f" {run}" if run else ""
+    axes = [(f"{what} over {file.stem}{of}", label, x)]
+    axes += (
+        [(f"{what} over the cost of {file.stem}{of}", "network calls per chunk", calls)] if len(set(calls)) > 1 else []
+    )
+    return [
+        Chart(title, axis, [Series("evaluation, 95 % interval", at, mean, low, high, dots=True)], percent=share)
+        for title, axis, at in axes
+    ]
 
 
 def find_runs(folder: Path) -> list[Path]:

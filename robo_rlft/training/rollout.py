@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -45,11 +46,20 @@ class History:
         for key in self.keys:
             fresh = _repeat(result.obs[key], self.horizon)
             if self.horizon > 1:
-                assert result.trace is not None
-                seen = torch.cat([self.frames[key], result.trace[key][:, 1:]], dim=1)[:, -self.horizon :]
                 done = result.done.view(-1, *[1] * (fresh.ndim - 1))
-                fresh = torch.where(done, fresh, seen)
+                fresh = torch.where(done, fresh, self._seen(key, result))
             self.frames[key] = fresh
+
+    def after(self, result: ChunkResult) -> Obs:
+        """What a policy would see after a chunk if no episode ended in it; to be asked before `push`."""
+        return {k: self._seen(k, result) if self.horizon > 1 else result.final_obs[k][:, None] for k in self.keys}
+
+    def _seen(self, key: str, result: ChunkResult) -> Tensor:
+        """The last `horizon` observations up to the last executed step."""
+        assert result.trace is not None
+        line = torch.cat([self.frames[key], result.trace[key][:, 1:]], dim=1)
+        rows = torch.arange(len(line), device=line.device)[:, None]
+        return line[rows, result.length[:, None] + torch.arange(self.horizon, device=line.device)]
 
 
 @dataclass
@@ -74,6 +84,7 @@ class Rollout:
         obs: what the policy saw, with history, [T * N, obs_horizon, ...].
         critic_obs: newest observations of every group, [T * N, ...].
         final_obs: observations after each chunk, before any reset, [T * N, ...].
+        next_obs: what the policy would have seen there, with history, [T * N, obs_horizon, ...].
         path: sampled paths, T * N rows.
         reward: discounted reward within each chunk, [T, N].
         executed: control steps executed, [T, N].
@@ -85,6 +96,7 @@ class Rollout:
     obs: Obs
     critic_obs: Obs
     final_obs: Obs
+    next_obs: Obs
     path: Path
     reward: Float[Tensor, "time env"]
     executed: Int[Tensor, "time env"]
@@ -96,6 +108,21 @@ class Rollout:
     def env_steps(self) -> int:
         """Control steps executed in all."""
         return int(self.executed.sum())
+
+    def figures(self, seconds: Mapping[str, float], nan_resets: int) -> dict[str, float]:
+        """What a round's metrics say of its experience: means over the episodes that ended, times and rates.
+
+        Args:
+            seconds: by part of the round.
+            nan_resets: see `BatchEnv`.
+        """
+        values = {f"time/{k}": v for k, v in seconds.items()}
+        if self.episodes:
+            means = np.array(self.episodes, dtype=np.float64).mean(0)
+            values |= {f"rollout/{k}": float(v) for k, v in zip(("return", "length", "success"), means, strict=True)}
+        values["rollout/episodes"] = len(self.episodes)
+        values["rollout/nan_resets"] = nan_resets
+        return values | {"rate/env_steps_per_s": self.env_steps / max(sum(seconds.values()), 1e-9)}
 
 
 class Collector:
@@ -133,7 +160,8 @@ class Collector:
                 action = policy.to_robot(path.action[:, : policy.config.execute])
             with self.watch.time("simulation"):
                 result = self.env.step_chunk(action, "all" if self.history.needs_trace else "last")
-            steps.append({"frames": frames, "newest": newest, "path": path, "result": result})
+            after = self.history.after(result)
+            steps.append({"frames": frames, "newest": newest, "after": after, "path": path, "result": result})
             episodes += self._account(result)
             self.obs = result.obs
             self.history.push(result)
@@ -189,6 +217,7 @@ def _stack(steps: list[dict[str, Any]], episodes: list[tuple[float, int, bool]],
         obs=_cat([s["frames"] for s in steps]),
         critic_obs=_cat([s["newest"] for s in steps]),
         final_obs=_cat([r.final_obs for r in results]),
+        next_obs=_cat([s["after"] for s in steps]),
         path=Path(
             torch.cat([p.latents for p in paths], dim=1),
             torch.cat([p.scored for p in paths], dim=1),

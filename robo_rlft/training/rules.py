@@ -40,6 +40,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "ppo.mdp": ("chain", "steps"),
     "ppo.advantage": ("gae", "group"),
     "ppo.objective": ("surrogate", "awr"),
+    "algorithm": ("ppo", "chunk_critic"),
+    "critic.aggregate": ("mean", "min"),
 }
 """Settings that name one of a few things."""
 
@@ -146,11 +148,26 @@ RANGES: dict[str, Interval] = {
     "ppo.std_hold": FRACTION,
     "ppo.std_final": FRACTION,
     "ppo.fold_rows": AT_LEAST_ZERO,
+    "critic.rounds": AT_LEAST_ONE,
+    "critic.rollout": AT_LEAST_ONE,
+    "critic.updates": AT_LEAST_ONE,
+    "critic.minibatch": AT_LEAST_ONE,
+    "critic.gamma": Interval(0, 1, open_low=True),
+    "critic.return_lambda": FRACTION,
+    "critic.lr": POSITIVE,
+    "critic.lr_final": AT_LEAST_ZERO,
+    "critic.weight_decay": AT_LEAST_ZERO,
+    "critic.hidden": AT_LEAST_ONE,
+    "critic.members": AT_LEAST_ONE,
+    "critic.validation": Interval(0, 1, open_low=True, open_high=True),
     "evaluate.episodes": AT_LEAST_ONE,
     "evaluate.seed": Interval(0, 2**31 - 1),
     "evaluate.num_envs": AT_LEAST_ONE,
     "evaluate.videos": AT_LEAST_ZERO,
     "evaluate.steps": AT_LEAST_ZERO,
+    "evaluate.candidates": AT_LEAST_ZERO,
+    "evaluate.alpha": AT_LEAST_ZERO,
+    "evaluate.best_of": AT_LEAST_ZERO,
     "run.save_every": AT_LEAST_ONE,
     "run.eval_every": AT_LEAST_ZERO,
     "run.eval_episodes": AT_LEAST_ONE,
@@ -173,6 +190,7 @@ def validate(config: Config, verb: str = "") -> None:
         *_choices(config),
         *_ranges(config),
         *_policy(config),
+        *_acting(config),
         *(p for r in RULES.get(verb, ()) for p in r(config)),
     )
     if problems:
@@ -212,6 +230,17 @@ def _policy(config: Config) -> Iterator[str]:
         )
 
 
+def _acting(config: Config) -> Iterator[str]:
+    settings = config.evaluate
+    ways = {"guidance": settings.guidance, "candidates": settings.candidates, "best_of": settings.best_of}
+    off = {"guidance": None, "candidates": 0, "best_of": 0}
+    chosen = [f"evaluate.{name}={value:g}" for name, value in ways.items() if value is not None and value != off[name]]
+    if len(chosen) > 1:
+        yield f"{' and '.join(chosen)} exclude each other: choose one, and set guidance to null, the others to 0"
+    if settings.alpha > 0 and settings.candidates == 0:
+        yield f"evaluate.alpha={settings.alpha:g} weighs candidates, and there are none: set evaluate.candidates"
+
+
 def _bc_schedule(config: Config) -> Iterator[str]:
     if config.bc.wall_seconds == 0 and config.bc.warmup >= config.bc.steps:
         yield f"bc.warmup={config.bc.warmup} leaves nothing of bc.steps={config.bc.steps}: shorten the warm-up"
@@ -220,6 +249,8 @@ def _bc_schedule(config: Config) -> Iterator[str]:
 
 
 def _ppo_schedule(config: Config) -> Iterator[str]:
+    if config.algorithm != "ppo":
+        return
     ppo, run = config.ppo, config.run
     for key, value in (("run.eval_every", run.eval_every), ("ppo.critic_warmup", ppo.critic_warmup)):
         if value > ppo.iterations:
@@ -237,6 +268,8 @@ def _ppo_schedule(config: Config) -> Iterator[str]:
 
 
 def _ppo_likelihood(config: Config) -> Iterator[str]:
+    if config.algorithm != "ppo":
+        return
     chain, awr = config.policy.chain.name, config.ppo.objective == "awr"
     if chain == "euler" and not awr:
         yield (
@@ -257,9 +290,23 @@ def _ppo_likelihood(config: Config) -> Iterator[str]:
         yield f"ppo.dual_clip={config.ppo.dual_clip:g} must be more than 1, or 0 to switch it off"
 
 
+def _critic_schedule(config: Config) -> Iterator[str]:
+    if config.algorithm != "chunk_critic":
+        return
+    critic, envs = config.critic, config.env.num_envs
+    held = round(envs * critic.validation)
+    if not 1 <= held < envs:
+        yield (
+            f"critic.validation={critic.validation:g} holds out {held} of env.num_envs={envs}: at least one must be "
+            "held out, and one learned from"
+        )
+    if critic.lr_final > critic.lr:
+        yield f"critic.lr_final={critic.lr_final:g} exceeds critic.lr={critic.lr:g}: the learning rate must not grow"
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
     "pretrain": (_bc_schedule,),
-    "finetune": (_ppo_schedule, _ppo_likelihood),
+    "finetune": (_ppo_schedule, _ppo_likelihood, _critic_schedule),
 }
 """Rules between settings that matter to one verb only."""
 

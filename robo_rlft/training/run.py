@@ -45,6 +45,7 @@ MAY_CHANGE = (
     "export",
     "ppo.iterations",
     "bc.steps",
+    "critic.rounds",
     "bc.wall_seconds",
     "env.threads",
     "threads",

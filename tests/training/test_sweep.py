@@ -15,7 +15,7 @@ from robo_rlft.training import pretrain as pretraining
 from robo_rlft.training.collect import collect
 from robo_rlft.training.config import Config
 from robo_rlft.training.policies import adapted_policy, load_policy, reference_path
-from robo_rlft.training.report import REPORT, sweep_chart
+from robo_rlft.training.report import REPORT, sweep_charts
 from robo_rlft.training.sweep import parse, sweep
 from tests.training.loops import settings
 
@@ -73,7 +73,7 @@ def test_a_sweep_holds_every_value_and_is_drawn(tuned: Path) -> None:
     assert [row["return"]["mean"] for row in table["rows"]] == pytest.approx(whole)
     file = tuned / "sweeps/guidance.json"
     assert json.loads(file.read_bytes()) == table
-    (series,) = sweep_chart(file).series
+    (series,) = sweep_charts(file)[0].series
     assert series.y.tolist() == [row["return"]["mean"] for row in table["rows"]]
     assert "Return over guidance" in (tuned / REPORT).read_text()
 
@@ -81,7 +81,7 @@ def test_a_sweep_holds_every_value_and_is_drawn(tuned: Path) -> None:
 def test_a_damaged_sweep_is_named(tmp_path: Path) -> None:
     (tmp_path / "guidance.json").write_text("{}")
     with pytest.raises(RunError, match=r"guidance\.json is damaged: remove it or sweep again"):
-        sweep_chart(tmp_path / "guidance.json")
+        sweep_charts(tmp_path / "guidance.json")
 
 
 @pytest.mark.parametrize(

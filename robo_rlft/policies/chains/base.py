@@ -97,6 +97,7 @@ class Chain(nn.Module, ABC):
         steps: K.
         times: t_0 .. t_{K-1}, when the network is asked. ONE grid for sampling and likelihood.
         has_likelihood: transitions have densities.
+        stochastic: the steps of a path that explores are random, not its start alone.
         starts_from_noise: x_0 is drawn from `start` whether the chain explores or not; else, without exploration, it is
             the start's mean.
         scores_start: the density of x_0 is part of the path's.
@@ -109,6 +110,7 @@ class Chain(nn.Module, ABC):
     """
 
     has_likelihood = True
+    stochastic = True
     starts_from_noise = True
     scores_start = True
     learns_start = False
@@ -194,6 +196,10 @@ class Chain(nn.Module, ABC):
         """The flow's Euler step, x + v(x, t) / K, bounded by `latent_clip`."""
         return self._bounded(x + self._velocity(network, cond, x, t) / self.steps)
 
+    def predicted(self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"]) -> Chunk:
+        """The action a path at x is expected to end in: x + (1 - t) v(x, t), bounded by `latent_clip`."""
+        return self._bounded(x + (1 - t[:, None, None]) * self._velocity(network, cond, x, t))
+
     def sample(
         self,
         network: nn.Module,
@@ -220,7 +226,7 @@ class Chain(nn.Module, ABC):
         latents = [x]
         for k in range(self.steps):
             step = self.move(network, cond, x, torch.full_like(x[:, 0, 0], self.times[k]), random[k])
-            x = step.mean + step.std * self._cut(noise[k + 1]) if exploring else step.mean
+            x = step.mean + step.std * self.cut(noise[k + 1]) if exploring else step.mean
             latents.append(x)
         return Path(torch.stack(latents), scored, x.clamp(-1, 1))
 
@@ -258,6 +264,11 @@ class Chain(nn.Module, ABC):
         if not bool(path.scored.any(0).all()):
             raise ConfigError("this path was sampled deterministically: it has no likelihood")
 
+    def cut(self, noise: Chunk) -> Chunk:
+        """Noise of a transition within `noise_clip`."""
+        bound = self.config.noise_clip
+        return noise.clamp(-bound, bound) if bound > 0 else noise
+
     def set_progress(self, fraction: float, hold: float, final: float) -> None:
         """Tell the chain how far the fine-tuning is (0..1), for schedules of its noise. Most chains have none.
 
@@ -287,10 +298,6 @@ class Chain(nn.Module, ABC):
     def _bounded(self, mean: Chunk) -> Chunk:
         clip = self.config.latent_clip
         return mean.clamp(-clip, clip) if clip > 0 else mean
-
-    def _cut(self, noise: Chunk) -> Chunk:
-        bound = self.config.noise_clip
-        return noise.clamp(-bound, bound) if bound > 0 else noise
 
 
 def uniform(noise: Float[Tensor, "env chunk action"]) -> Float[Tensor, " env"]:

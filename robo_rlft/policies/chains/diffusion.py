@@ -74,6 +74,10 @@ class Diffusion(Chain, ABC):
         x = kept.sqrt() * data + (1 - kept).sqrt() * noise
         return network(x, (self.levels - 1 - level).to(t.dtype) / self.levels, cond) - noise
 
+    def predicted(self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"]) -> Chunk:
+        """The predicted action of the present level."""
+        return self._predict(network, cond, x, t)[0]
+
     def _random_steps(self, scored: Bool[Tensor, "point env"]) -> Bool[Tensor, "step env"]:
         """All: the steps before the trained ones are random as well."""
         return torch.ones_like(scored[1:])

@@ -14,6 +14,7 @@ class Euler(Chain):
     """x_{k+1} = x_k + v(x_k, t_k) / K. A sampler without a likelihood."""
 
     has_likelihood = False
+    stochastic = False
 
     def transition(self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"]) -> Normal:
         """The Euler step with std 0."""

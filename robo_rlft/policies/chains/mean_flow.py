@@ -20,6 +20,7 @@ from robo_rlft.policies.chains.base import Chunk
 from robo_rlft.policies.chains.step_sized import StepSized, between
 from robo_rlft.policies.condition import Cond
 from robo_rlft.policies.config import ChainConfig
+from robo_rlft.policies.precision import computing_in
 
 SMALLEST_ERROR = 1e-3
 """c of the adaptive weight (Geng et al.)."""
@@ -38,6 +39,12 @@ class MeanFlow(StepSized):
         """A mean velocity."""
         del config
         return "a mean velocity over a span"
+
+    def predicted(self, network: nn.Module, cond: Cond, x: Chunk, t: Float[Tensor, " batch"]) -> Chunk:
+        """The mean velocity over all that is left: x + (1 - t) u(x, t, 1)."""
+        with computing_in(self.config.precision, x.device):
+            velocity = self.at(network, cond, x, t, 1 - t)
+        return self._bounded(x + (1 - t[:, None, None]) * velocity.to(x.dtype))
 
     def cloning_error(
         self,

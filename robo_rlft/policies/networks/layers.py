@@ -11,12 +11,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def mlp(width_in: int, hidden: Sequence[int], width_out: int, *, last_scale: float = 1.0) -> nn.Sequential:
-    """Linear layers with SiLU between them; the last one's initial weights are multiplied by `last_scale`."""
+def mlp(
+    width_in: int, hidden: Sequence[int], width_out: int, *, last_scale: float = 1.0, norm: bool = False
+) -> nn.Sequential:
+    """Linear layers with SiLU between them; the last one's initial weights are multiplied by `last_scale`.
+
+    With `norm` there is a LayerNorm before each SiLU.
+    """
     widths = [width_in, *hidden]
     layers: list[nn.Module] = []
     for a, b in pairwise(widths):
-        layers += [nn.Linear(a, b), nn.SiLU()]
+        layers += [nn.Linear(a, b), *([nn.LayerNorm(b)] if norm else []), nn.SiLU()]
     last = nn.Linear(widths[-1], width_out)
     with torch.no_grad():
         last.weight.mul_(last_scale)
