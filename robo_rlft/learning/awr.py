@@ -3,10 +3,10 @@
     w = min( exp(A / beta), w_max )
     L = E[ w || v(x_t, t, obs) - (a - eps) ||^2 ],   x_t = (1 - t) eps + t a,   eps ~ N(0, I),   t ~ U(0, 1)
 
-a is the chunk that was sampled, before its clamp to the limits, A its advantage, beta the temperature. The error is the chain's own
-(`Chain.cloning_error`): of a velocity for flows, of noise for diffusions, of the mean for a Gaussian, where L is the
-published weighted log-likelihood. No likelihood of the path is needed, so that a deterministic flow, which explores by
-its starting noise alone, will do.
+a is the chunk that was sampled, before its clamp to the limits, A its advantage, beta the temperature. The error is the
+chain's own (`Chain.cloning_error`): of a velocity for flows, of noise for diffusions, of the mean for a Gaussian, where
+L is the published weighted log-likelihood. No likelihood of the path is needed, so that a deterministic flow, which
+explores by its starting noise alone, will do.
 """
 
 from __future__ import annotations
