@@ -46,6 +46,8 @@ class PPOConfig:
         rollout: chunks per environment and round.
         epochs: passes over the round's data (ReinFlow: 5).
         minibatch: rows (chunks) per gradient step.
+        step_minibatch: with `mdp=steps`, a row is one scored denoising step of one chunk, as DPPO samples them; an
+            epoch then has as many rows as there are scored steps, and `minibatch` counts those.
         gamma: discount per CONTROL step. A published discount per chunk of H steps becomes its H-th root.
         advantage: `gae`, from the value function, or `group`, relative to other futures of the same state (GRPO).
         group: environments that start a round from one state, with `advantage=group`.
@@ -94,6 +96,7 @@ class PPOConfig:
     rollout: int = 32
     epochs: int = 5
     minibatch: int = 2048
+    step_minibatch: bool = False
     gamma: float = 0.9975
     advantage: str = "gae"
     group: int = 8

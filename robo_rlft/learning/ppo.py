@@ -102,19 +102,21 @@ def update(
         means over the minibatches of the losses, the KL estimate, the clipped share and the largest |ratio - 1| of the
         very first minibatch (it must be about 0: the likelihood of the rollout is the likelihood of the update).
     """
-    figures: dict[str, list[float]] = {}
+    figures: dict[str, list[Tensor]] = {}
     updates = 0
-    for rows in _minibatches(len(batch), config, generator):
-        part, updates = batch[rows], updates + 1
+    for part in _minibatches(batch, config, learner.policy.chain.learned, generator):
+        updates += 1
         info = _critic_step(learner, part, config) if train_critic else {}
         if train_actor:
             info |= _actor_step(learner, part, config, generator)
         for key, value in info.items():
-            figures.setdefault(key, []).append(value)
-        if train_actor and _too_far(info, config):
+            figures.setdefault(key, []).append(value.detach())
+        if train_actor and "actor_grad_norm" not in info:
             break
-    first = figures.pop("ratio_error", [0.0])[0]
-    means = {key: sum(values) / len(values) for key, values in figures.items()}
+    # The device is waited for here, once per figure, and not in every minibatch.
+    numbers = {key: torch.stack(values).tolist() for key, values in figures.items()}
+    first = numbers.pop("ratio_error", [0.0])[0]
+    means = {key: sum(values) / len(values) for key, values in numbers.items()}
     return means | {"first_ratio_error": first, "updates": updates}
 
 
@@ -182,7 +184,7 @@ def old_log_prob(
     Scoring in the update's own shapes makes the first ratio 1 to rounding, whatever kernels the matmuls use.
     """
     parts, mdp = [], mdp_of(config, policy.chain.window, policy.chain.learned)
-    for rows in _pieces(len(executed), policy, config):
+    for rows in _pieces(len(executed), policy.chain.scored_steps, config):
         part = path[rows]
         score = policy.score(policy.encode({k: v[rows] for k, v in obs.items()}), part)
         parts.append(_bound(mdp.log_prob(score.log_prob, event_mask(part, executed[rows])), config))
@@ -194,13 +196,25 @@ def normalise(advantage: Tensor) -> Tensor:
     return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
 
 
-def _actor_step(learner: Learner, batch: PPOBatch, config: PPOConfig, generator: torch.Generator) -> Info:
+def single_steps(batch: PPOBatch, rows: Int[Tensor, " pair"], steps: Int[Tensor, " pair"], learned: slice) -> PPOBatch:
+    """One row per pair of a chunk and one of its `learned` points: the chunk with that step alone scored."""
+    part = batch[rows]
+    scored = torch.zeros_like(part.path.scored)
+    chosen = torch.arange(len(scored[learned]), device=steps.device) == steps[:, None]
+    scored[learned] = chosen.T
+    path = replace(part.path, scored=scored)
+    return replace(part, path=path, log_prob=torch.where(chosen, part.log_prob, 0.0))
+
+
+def _actor_step(learner: Learner, batch: PPOBatch, config: PPOConfig, generator: torch.Generator) -> dict[str, Tensor]:
+    """A step on a minibatch, if its KL allows it; the norm of its gradient tells that it was made."""
     policy, regularise = learner.policy, learner.reference is not None and config.bc_coef > 0
     noise = policy.draw_noise(len(batch), generator)[:1] if regularise else None
     learner.actor_optimiser.zero_grad(set_to_none=True)
     totals: dict[str, Tensor] = {}
     objective = _objective(policy, len(batch), config, generator)
-    for rows in _pieces(len(batch), policy, config):
+    each = 1 if config.step_minibatch else policy.chain.scored_steps
+    for rows in _pieces(len(batch), each, config):
         part = batch[rows]
         share = len(part) / len(batch)
         loss, figures = objective(part, rows)
@@ -209,10 +223,9 @@ def _actor_step(learner: Learner, batch: PPOBatch, config: PPOConfig, generator:
             loss = loss + config.bc_coef * figures["bc_distance"]
         (share * loss).backward()
         _gather(totals, figures, share)
-    info = _floats(totals)
-    if _too_far(info, config):
-        return info
-    return info | {"actor_grad_norm": _step(learner.actor_optimiser, config.grad_clip)}
+    if _too_far(totals, config):
+        return totals
+    return totals | {"actor_grad_norm": _step(learner.actor_optimiser, config.grad_clip)}
 
 
 def _objective(
@@ -227,32 +240,33 @@ def _objective(
     )
 
 
-def _critic_step(learner: Learner, batch: PPOBatch, config: PPOConfig) -> Info:
+def _critic_step(learner: Learner, batch: PPOBatch, config: PPOConfig) -> dict[str, Tensor]:
     loss, info = critic_loss(learner.critic, batch, config)
     learner.critic_optimiser.zero_grad(set_to_none=True)
     (config.value_coef * loss).backward()
     norm = _step(learner.critic_optimiser, config.grad_clip)
-    return _floats(info) | {"critic_grad_norm": norm}
+    return info | {"critic_grad_norm": norm}
 
 
-def _step(optimiser: Optimizer, grad_clip: float) -> float:
+def _step(optimiser: Optimizer, grad_clip: float) -> Tensor:
     # The optimiser's own list: walking a module's tree for its parameters costs as much as a small layer.
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     norm = clip_grad_norm_(parameters, grad_clip if grad_clip > 0 else float("inf"))
     optimiser.step()
-    return float(norm)
+    return norm
 
 
-def _too_far(info: Info, config: PPOConfig) -> bool:
-    return config.objective == "surrogate" and 0 < config.target_kl < info["kl"]
+def _too_far(info: dict[str, Tensor], config: PPOConfig) -> bool:
+    """Whether the KL passes its bound; without a bound the device is not waited for."""
+    return config.objective == "surrogate" and config.target_kl > 0 and float(info["kl"]) > config.target_kl
 
 
-def _pieces(rows: int, policy: Policy, config: PPOConfig) -> Iterator[slice]:
+def _pieces(rows: int, scored_steps: int, config: PPOConfig) -> Iterator[slice]:
     """A minibatch in pieces whose activations stay in the processor's cache through forward AND backward pass.
 
     The gradient is the sum over the pieces, so their size changes speed and memory, never the result.
     """
-    size = max(1, config.fold_rows // policy.chain.scored_steps) if config.fold_rows > 0 else rows
+    size = max(1, config.fold_rows // scored_steps) if config.fold_rows > 0 else rows
     return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
 
 
@@ -269,14 +283,19 @@ def _bound(log_prob: Tensor, config: PPOConfig) -> Tensor:
     return log_prob.clamp(-limit, limit) if limit > 0 else log_prob
 
 
-def _minibatches(rows: int, config: PPOConfig, generator: torch.Generator) -> Iterator[Tensor]:
+def _minibatches(batch: PPOBatch, config: PPOConfig, learned: slice, generator: torch.Generator) -> Iterator[PPOBatch]:
+    """Chunks, or pairs of a chunk and a scored step, in a new order in every epoch."""
+    if not config.step_minibatch:
+        yield from (batch[rows] for rows in _orders(len(batch), config, generator))
+        return
+    rows, steps = batch.path.scored[learned].T.nonzero(as_tuple=True)
+    for pairs in _orders(len(rows), config, generator):
+        yield single_steps(batch, rows[pairs], steps[pairs], learned)
+
+
+def _orders(rows: int, config: PPOConfig, generator: torch.Generator) -> Iterator[Tensor]:
     for _ in range(config.epochs):
-        order = torch.randperm(rows, generator=generator)
-        yield from order.split(config.minibatch)
-
-
-def _floats(info: dict[str, Tensor]) -> Info:
-    return {k: float(v.detach()) for k, v in info.items()}
+        yield from torch.randperm(rows, generator=generator).split(config.minibatch)
 
 
 __all__: list[str] = [
@@ -291,6 +310,7 @@ __all__: list[str] = [
     "event_mask",
     "normalise",
     "old_log_prob",
+    "single_steps",
     "surrogate",
     "update",
 ]

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robo_rlft.policies.networks import mlp
+from robo_rlft.policies.networks.layers import hidden
 from robo_rlft.policies.normaliser import Affine
 from robo_rlft.policies.precision import computing_in
 from robo_rlft.spec import CRITIC_KEY, POLICY_KEY, RobotSpec
@@ -35,5 +36,5 @@ class Critic(nn.Module):
         """Value of observations without history, [N, width] per key."""
         x = self.norm(obs[self.key])
         with computing_in(self.precision, x.device):
-            features = self.net[:-1](x)
+            features = hidden(self.net, x)
         return self.net[-1](features.to(x.dtype)).squeeze(-1)

@@ -13,6 +13,7 @@ def computing_in(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=resolve(precision, device) == "bfloat16")
 
 
+@torch.compiler.assume_constant_result
 def resolve(precision: str, device: torch.device) -> str:
     """`auto` is bfloat16 where the device multiplies it faster than float32, else float32; others are themselves."""
     if precision != "auto":

@@ -259,11 +259,15 @@ def _ppo_schedule(config: Config) -> Iterator[str]:
         yield f"ppo.lr_warmup={ppo.lr_warmup} leaves nothing of ppo.iterations={ppo.iterations}: shorten the warm-up"
     if ppo.advantage == "group" and config.env.num_envs % ppo.group:
         yield f"env.num_envs={config.env.num_envs} is no multiple of ppo.group={ppo.group}: groups must be whole"
-    rows = config.env.num_envs * ppo.rollout
+    if ppo.step_minibatch and ppo.mdp != "steps":
+        yield f"ppo.step_minibatch=true needs actions that are denoising steps, ppo.mdp is {ppo.mdp}: use ppo.mdp=steps"
+    steps = (config.policy.chain.trained_steps or config.policy.chain.steps) if ppo.step_minibatch else 1
+    rows = config.env.num_envs * ppo.rollout * steps
     if ppo.minibatch > rows:
+        each = f" x {steps} denoising steps" if ppo.step_minibatch else ""
         yield (
             f"ppo.minibatch={ppo.minibatch} exceeds the {rows} rows of a round (env.num_envs={config.env.num_envs} x "
-            f"ppo.rollout={ppo.rollout}): lower it or collect more"
+            f"ppo.rollout={ppo.rollout}{each}): lower it or collect more"
         )
 
 

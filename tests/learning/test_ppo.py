@@ -203,7 +203,7 @@ def test_critic_warm_up_leaves_the_actor_alone() -> None:
 
 def test_every_row_is_used_once_per_epoch() -> None:
     config = replace(CONFIG, epochs=3, minibatch=10)
-    seen = list(ppo._minibatches(24, config, torch.Generator().manual_seed(0)))
+    seen = list(ppo._orders(24, config, torch.Generator().manual_seed(0)))
     assert [len(rows) for rows in seen] == [10, 10, 4] * 3
     for epoch in range(3):
         assert torch.cat(seen[3 * epoch : 3 * epoch + 3]).sort().values.tolist() == list(range(24))

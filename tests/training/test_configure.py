@@ -110,6 +110,8 @@ def test_a_wrong_word_is_answered_by_one_sentence_that_names_the_right_one(word:
         (["policy.network.name=transformer", "policy.network.heads=3"], "", "multiple"),
         (["ppo.iterations=5", "run.eval_every=10"], "finetune", "run.eval_every=10"),
         (["env.num_envs=40", "ppo.rollout=500", "ppo.minibatch=20001"], "finetune", "20000 rows"),
+        (["policy.chain.name=reinflow", "ppo.step_minibatch=true"], "finetune", "use ppo.mdp=steps"),
+        (["recipe=dppo/hopper", "ppo.step_minibatch=true", "ppo.minibatch=40961"], "finetune", "40960 rows"),
         (["recipe=bc/hopper"], "finetune", "no likelihood"),
         (["bc.steps=50"], "pretrain", "bc.warmup=100"),
         (["bc.lr_final=1"], "pretrain", "bc.lr_final"),

@@ -29,6 +29,13 @@ def mlp(
     return nn.Sequential(*layers, last)
 
 
+def hidden(net: nn.Sequential, x: Tensor) -> Tensor:
+    """What the last layer sees. A slice of the layers would be a new module in every call, and compiled in each."""
+    for layer in list(net)[:-1]:
+        x = layer(x)
+    return x
+
+
 def sinusoid(t: Float[Tensor, " batch"], width: int, shortest: float = 0.1) -> Float[Tensor, "batch width"]:
     """Sine and cosine features of t in [0, 1] with periods from 1000 down to `shortest` (log-spaced)."""
     half = width // 2

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robo_rlft.policies.condition import Cond
 from robo_rlft.policies.config import NetworkConfig
-from robo_rlft.policies.networks.layers import TimeEmbedding, mlp
+from robo_rlft.policies.networks.layers import TimeEmbedding, hidden, mlp
 
 
 class MLPVelocity(nn.Module):
@@ -42,7 +42,7 @@ class MLPVelocity(nn.Module):
         self, x: Float[Tensor, "batch chunk action"], t: Float[Tensor, " batch"], cond: Cond
     ) -> tuple[Float[Tensor, "batch chunk action"], Float[Tensor, "batch feature"]]:
         """Velocity at (x, t) and the last hidden layer."""
-        features = self.net[:-1](self._inputs(x, t, cond))
+        features = hidden(self.net, self._inputs(x, t, cond))
         return self.net[-1](features).unflatten(-1, self.event), features
 
     def _inputs(self, x: Tensor, t: Tensor, cond: Cond) -> Float[Tensor, "batch input"]:
