@@ -204,9 +204,9 @@ def test_what_would_be_seen_after_a_chunk_is_the_episodes_own() -> None:
     history = History(2, ["policy"])
     history.start({"policy": torch.tensor([[0.0], [10.0]])})
     trace = torch.tensor([[0.0, 1.0, 2.0, 3.0], [10.0, 11.0, 12.0, 12.0]])[..., None]
-    ended = torch.tensor([False, True])
+    ended, cut = torch.tensor([False, True]), torch.tensor([False, False])
     result = ChunkResult(
-        obs={"policy": torch.tensor([[3.0], [90.0]])}, reward=torch.zeros(2, 3), terminated=ended, truncated=~ended & ended,
+        obs={"policy": torch.tensor([[3.0], [90.0]])}, reward=torch.zeros(2, 3), terminated=ended, truncated=cut,
         length=torch.tensor([3, 2]), final_obs={"policy": trace[:, -1]}, success=ended, trace={"policy": trace},
     )  # fmt: skip
     assert history.after(result)["policy"].flatten(1).tolist() == [[2.0, 3.0], [11.0, 12.0]]
