@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robo_rlft.learning.config import BCConfig, PPOConfig
-from robo_rlft.policies.config import PolicyConfig
+from robo_rlft.policies.config import ChainConfig, NetworkConfig, PolicyConfig
 
 
 @dataclass
@@ -123,6 +123,37 @@ class RunConfig:
 
 
 @dataclass
+class ResidualConfig:
+    """A residual policy that corrects every step of a frozen policy (ResiP, Ankile et al. 2024).
+
+    Attributes:
+        enabled: `finetune` trains corrections of the policy it starts from, which stays as it is.
+        scale: size of the largest correction, in normalised action units (ResiP: .1).
+        network: of the residual (ResiP: two layers of 256, the last one zero at first).
+        chain: of the residual, Gaussian (ResiP: standard deviation e^-1, fixed).
+    """
+
+    enabled: bool = False
+    scale: float = 0.1
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(hidden=[256, 256], last_scale=0.0))
+    chain: ChainConfig = field(
+        default_factory=lambda: ChainConfig(name="gaussian", steps=1, latent_clip=0.0, init_std=0.3679, learn_std=False)
+    )
+
+    @property
+    def policy(self) -> PolicyConfig:
+        """The residual as a policy of single steps, of what its environment has normalised already."""
+        return PolicyConfig(
+            network=self.network,
+            chain=self.chain,
+            chunk=1,
+            execute=1,
+            obs_normaliser="none",
+            action_normaliser="bounds",
+        )
+
+
+@dataclass
 class DataConfig:
     """Demonstrations.
 
@@ -156,8 +187,14 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    residual: ResidualConfig = field(default_factory=ResidualConfig)
     bc: BCConfig = field(default_factory=BCConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def learner(self) -> PolicyConfig:
+        """The policy that `finetune` trains: the residual, or `policy` itself."""
+        return self.residual.policy if self.residual.enabled else self.policy

@@ -25,6 +25,7 @@ from robo_rlft.training.paths import run_folder, run_path
 from robo_rlft.training.policies import adapted_policy
 from robo_rlft.training.progress import console, summary_table
 from robo_rlft.training.report import report_for
+from robo_rlft.training.residual import acting_env
 from robo_rlft.training.rollout import History
 from robo_rlft.training.setup import make_env, prepare
 from robo_rlft.training.statistics import Interval, bootstrap_mean, wilson
@@ -91,7 +92,7 @@ def evaluate_policy(config: Config, policy: Policy, *, name: str, folder: Path, 
     start = time.perf_counter()
     settings = config.evaluate
     policy = policy.to(config.device).eval()
-    env = make_env(config, min(settings.num_envs, settings.episodes))
+    env = acting_env(policy, make_env(config, min(settings.num_envs, settings.episodes)))
     try:
         policy.robot.check(env.robot, "the policy", f"environment {config.env.id}")
         seeds = range(settings.seed, settings.seed + settings.episodes)
@@ -108,7 +109,7 @@ def evaluate_policy(config: Config, policy: Policy, *, name: str, folder: Path, 
 
 def evaluate_in_training(config: Config, policy: Policy, folder: Path, iteration: int) -> dict[str, Any]:
     """A smaller evaluation on seeds of its own, without videos."""
-    env = make_env(config, min(config.env.num_envs, config.run.eval_episodes))
+    env = acting_env(policy, make_env(config, min(config.env.num_envs, config.run.eval_episodes)))
     seeds = range(TRAINING_SEED, TRAINING_SEED + config.run.eval_episodes)
     start = time.perf_counter()
     try:
@@ -157,7 +158,7 @@ def film(config: Config, policy: Policy, folder: Path, name: str) -> list[str]:
     A machine that cannot render gives no videos and one line that says so.
     """
     count = config.evaluate.videos
-    env = make_env(config, count)
+    env = acting_env(policy, make_env(config, count))
     try:
         clips = _film(env, actor_of(policy), config, policy)
     except ConfigError as error:
@@ -225,7 +226,8 @@ def _play_wave(
     while alive.any():
         noise = torch.from_numpy(np.stack([episode_noise(s, chunk, event) for s in seeds]))
         result = env.step_chunk(actor(history.frames, noise), "all" if history.needs_trace else "last")
-        ret += alive * result.reward.sum(1).double().cpu().numpy()
+        # In double precision the sum does not depend on how many steps a chunk has.
+        ret += alive * result.reward.double().sum(1).cpu().numpy()
         length += alive * result.length.cpu().numpy()
         success |= alive & result.success.cpu().numpy()
         alive &= ~result.done.cpu().numpy()

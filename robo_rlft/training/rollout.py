@@ -42,14 +42,25 @@ class History:
 
     def push(self, result: ChunkResult) -> None:
         """Take in a chunk: its last observations, or the new episode's first where the old one ended."""
+        self.advance(result)
+        if bool(result.done.any()):
+            self.restart(result.obs, result.done)
+
+    def advance(self, result: ChunkResult) -> None:
+        """Take in a chunk as if no episode had ended in it."""
         for key in self.keys:
-            fresh = _repeat(result.obs[key], self.horizon)
-            if self.horizon > 1:
+            if self.horizon == 1:
+                self.frames[key] = result.final_obs[key].unsqueeze(1)
+            else:
                 assert result.trace is not None
-                seen = torch.cat([self.frames[key], result.trace[key][:, 1:]], dim=1)[:, -self.horizon :]
-                done = result.done.view(-1, *[1] * (fresh.ndim - 1))
-                fresh = torch.where(done, fresh, seen)
-            self.frames[key] = fresh
+                seen = torch.cat([self.frames[key], result.trace[key][:, 1:]], dim=1)
+                self.frames[key] = seen[:, -self.horizon :]
+
+    def restart(self, obs: Obs, rows: Bool[Tensor, " env"]) -> None:
+        """Some environments begin an episode with their rows of `obs`."""
+        for key in self.keys:
+            fresh = _repeat(obs[key], self.horizon)
+            self.frames[key] = torch.where(rows.view(-1, *[1] * (fresh.ndim - 1)), fresh, self.frames[key])
 
 
 @dataclass

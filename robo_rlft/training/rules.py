@@ -40,6 +40,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "ppo.advantage": ("gae", "group"),
 }
 """Settings that name one of a few things."""
+CHOICES |= {
+    "residual.network.name": ("mlp",),
+    "residual.chain.name": ("gaussian",),
+    "residual.chain.precision": PRECISIONS,
+}
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,8 @@ RANGES: dict[str, Interval] = {
     "policy.chunk": AT_LEAST_ONE,
     "policy.execute": AT_LEAST_ONE,
     "policy.obs_clip": AT_LEAST_ZERO,
+    "policy.network.last_scale": AT_LEAST_ZERO,
+    "residual.scale": Interval(0, 1, open_low=True),
     "bc.steps": AT_LEAST_ONE,
     "bc.batch_size": AT_LEAST_ONE,
     "bc.lr": POSITIVE,
@@ -152,6 +159,11 @@ RANGES: dict[str, Interval] = {
     "run.wall_seconds": AT_LEAST_ZERO,
 }
 """Bounds of numbers; for a list, of each of its entries."""
+RANGES |= {
+    key.replace("policy", "residual", 1): interval
+    for key, interval in RANGES.items()
+    if key.startswith(("policy.network.", "policy.chain."))
+}
 
 Rule = Callable[[Config], Iterator[str]]
 
@@ -231,7 +243,7 @@ def _ppo_schedule(config: Config) -> Iterator[str]:
 
 
 def _ppo_likelihood(config: Config) -> Iterator[str]:
-    if config.policy.chain.name == "euler":
+    if config.learner.chain.name == "euler":
         yield (
             "policy.chain.name=euler is deterministic and has no likelihood to fine-tune: choose reinflow, or gaussian "
             "for a one-step policy"
