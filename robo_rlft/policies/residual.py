@@ -50,10 +50,8 @@ class ResidualPolicy(Policy):
             base_action: the next action of each chunk, normalised.
             phase: share of each chunk that is used up, [0, 1).
         """
-        seen = [
-            self.base.obs_affine(key)(newest[key]).clamp(-OBS_BOUND, OBS_BOUND) for key in self.base.config.obs_keys
-        ]
-        return torch.cat([*seen, base_action, phase], dim=-1)
+        seen = torch.cat([self.base.obs_affine(key)(newest[key]) for key in self.base.config.obs_keys], dim=-1)
+        return torch.cat([seen.clamp(-OBS_BOUND, OBS_BOUND), base_action, phase], dim=-1)
 
     def corrected(
         self, base_action: Float[Tensor, "env action"], residual: Float[Tensor, "env action"]

@@ -1,4 +1,4 @@
-"""A residual on a frozen policy: it starts as that policy, each environment keeps its own chunk, nothing outlives a reset."""
+"""A residual on a frozen policy: it starts as that policy, every row has its own chunk, nothing outlives a reset."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from robo_rlft.policies.config import ChainConfig
 
 
 class Gaussian(Chain):
-    """x_0 = 0, x_1 ~ N(v(0, 0), diag(sigma^2)) with one sigma, learned or fixed, per entry of the chunk, not of the state."""
+    """x_0 = 0, x_1 ~ N(v(0, 0), diag(sigma^2)) with one sigma per entry of the chunk (not of the state)."""
 
     starts_from_noise = False
 
