@@ -32,7 +32,11 @@ class CollectConfig:
 
     Attributes:
         episodes: episodes to keep.
-        source: `expert` (the task's scripted expert) or the path of a run or checkpoint.
+        source: whose actions are recorded: `expert` (the task's scripted expert) or the path of a run or checkpoint.
+        actor: who acts instead, `expert` or a run, while `source` labels every state it visits (DAgger), both without
+            exploration noise; empty lets the source act.
+        teacher_share: with an actor, probability that an episode is the source's own.
+        append: add the episodes to a data set that exists, from seeds it has not used.
         keep: `success` or `all`.
         num_envs: copies that record side by side.
         deterministic: sample a policy without its exploration noise.
@@ -42,6 +46,9 @@ class CollectConfig:
 
     episodes: int = 100
     source: str = "expert"
+    actor: str = ""
+    teacher_share: float = 0.0
+    append: bool = False
     keep: str = "success"
     num_envs: int = 64
     deterministic: bool = False

@@ -22,6 +22,7 @@ from robo_rlft.training.checkpoint import Name
 from robo_rlft.training.config import Config
 from robo_rlft.training.files import atomic_write
 from robo_rlft.training.paths import run_folder, run_path
+from robo_rlft.training.player import plan_of
 from robo_rlft.training.policies import adapted_policy
 from robo_rlft.training.progress import console, summary_table
 from robo_rlft.training.report import report_for
@@ -125,14 +126,8 @@ def evaluate_in_training(config: Config, policy: Policy, folder: Path, iteration
 def actor_of(policy: Policy) -> Actor:
     """The policy's deterministic path from given noise."""
 
-    @torch.no_grad()
-    def act(obs: Obs, noise: Tensor) -> Tensor:
-        path = policy.sample(
-            policy.encode(obs), noise[None].to(obs[policy.config.obs_keys[0]].device), deterministic=True
-        )
-        return policy.to_robot(path.action[:, : policy.config.execute])
-
-    return act
+    plan = plan_of(policy)
+    return lambda obs, noise: policy.to_robot(plan(obs, noise)[:, : policy.config.execute])
 
 
 def play(

@@ -79,6 +79,7 @@ RANGES: dict[str, Interval] = {
     "data.episodes": AT_LEAST_ZERO,
     "collect.episodes": AT_LEAST_ONE,
     "collect.num_envs": AT_LEAST_ONE,
+    "collect.teacher_share": FRACTION,
     "collect.max_attempts": AT_LEAST_ZERO,
     "policy.network.hidden": AT_LEAST_ONE,
     "policy.network.time_dim": Interval(2),

@@ -70,6 +70,7 @@ def test_an_untrained_residual_is_its_base_bit_for_bit(chain: str, horizon: int,
         evaluate_policy(config, p, name="x", folder=tmp_path, videos=False) for p in (policy.base, policy)
     )
     assert alone["per_seed"] == corrected["per_seed"]
+    assert [row["seed"] for row in alone["per_seed"]] == list(range(1_000_000, 1_000_007))
     assert chain == "gaussian" or len({row["length"] for row in alone["per_seed"]}) > 1, "nothing ends apart"
 
 
