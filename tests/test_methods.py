@@ -23,7 +23,7 @@ from robo_rlft.training.pretrain import pretrain
 
 FEW = {"dppo": ("policy.chain.steps=3", "policy.chain.trained_steps=2")}
 """Twenty steps take long to export."""
-METHODS = ("reinflow", "dppo", "flow_sde", "flow_noise", "shortcut", "mean_flow", "fpo")
+METHODS = ("reinflow", "dppo", "flow_sde", "flow_noise", "shortcut", "mean_flow", "fpo", "resip")
 SMALL = (
     "collect.episodes=4",
     "collect.num_envs=4",

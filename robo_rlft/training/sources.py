@@ -54,8 +54,8 @@ def make_source(config: Config, env: BatchEnv, seed: int) -> Source:
     """
     settings = config.collect
     if settings.actor:
-        pair = (_single_steps(config, name, env, seed) for name in (settings.source, settings.actor))
-        return LabellingSource(*pair, settings.teacher_share, seed)
+        teacher, actor = (_single_steps(config, name, env, seed) for name in (settings.source, settings.actor))
+        return LabellingSource(teacher, actor, settings.teacher_share, seed)
     if settings.source == EXPERT:
         return ExpertSource(env, seed)
     policy = _policy(config, settings.source, env)
