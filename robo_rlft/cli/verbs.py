@@ -233,7 +233,7 @@ _TABLE = (
             ),
         ),
         _finetune,
-        settings=("env", "policy.chain", "ppo", "run"),
+        settings=("env", "policy.chain", "residual", "ppo", "run"),
     ),
     Verb(
         "evaluate",

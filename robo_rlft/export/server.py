@@ -2,7 +2,7 @@
 
 Messages (see `wire`) come on standard input and answers leave on standard output, one for one. Answered by `action`:
 `act` with arrays `observation/<key>` and `noise`, and for a bundle with guidance perhaps a field `guidance`; `correct`,
-for a bundle with a residual, with `observation/<key>`, `base_action` and `phase`. Anything refused is answered by `error`.
+for a bundle with a residual, with `observation/<key>`, `base_action` and `phase`. Anything refused: `error`.
 The end of the input ends the process, so that it never outlives its parent.
 """
 

@@ -11,9 +11,12 @@ import torch
 
 from robo_rlft.envs import conformance
 from robo_rlft.envs.base import BatchEnv
+from robo_rlft.envs.mujoco.engine import MujocoEnv
+from robo_rlft.envs.mujoco.task import Observation
+from robo_rlft.envs.mujoco.tasks import hopper
 from robo_rlft.errors import CheckpointError, ConfigError, SpecError
 from robo_rlft.noise import episode_noise
-from robo_rlft.policies import Policy
+from robo_rlft.policies import Critic, Policy
 from robo_rlft.policies.residual import ResidualPolicy, residual_robot
 from robo_rlft.training import finetune as finetuning
 from robo_rlft.training.checkpoint import load_for
@@ -124,6 +127,42 @@ def plan(base: Policy, obs: torch.Tensor, noise: list[np.ndarray]) -> torch.Tens
     with torch.no_grad():
         start = torch.from_numpy(np.stack(noise))[None]
         return base.sample(base.encode({"policy": obs}), start, deterministic=True).action.clone()
+
+
+def test_the_value_of_a_cut_episode_is_that_of_the_chunk_it_would_have_begun(tmp_path: Path) -> None:
+    """Episodes are cut after six steps, when the second chunk of three is used up."""
+    config = settings(tmp_path, "policy.chain.name=euler", "policy.execute=3", "env.params.max_episode_steps=6")
+    env = make_env(config, 4)
+    policy = make_residual(config, env)
+    played = ResidualEnv(env, policy)
+    played.reset(seed=[3, 4, 5, 6])
+    result = [played.step_chunk(torch.zeros(4, 1, 3)) for _ in range(6)][-1]
+    assert bool(result.truncated.all())
+    final = result.final_obs["policy"]
+    seen = policy.base.obs_affine("policy").inverse(final[:, :11])
+    inside = (final[:, :11].abs() < 3).all(1)
+    assert bool(inside.any())
+    expected = plan(policy.base, seen[:, None], [episode_noise(s, 2, policy.base.event) for s in (3, 4, 5, 6)])[:, 0]
+    np.testing.assert_allclose(final[inside, 11:14].numpy(), expected[inside].numpy(), atol=1e-4)
+    assert bool((final[:, 14] == 0).all())
+    fresh = result.obs["policy"]
+    assert not torch.equal(fresh[:, 11:14], final[:, 11:14])
+
+
+def test_a_privileged_group_goes_to_the_value_function_alone(tmp_path: Path) -> None:
+    secret = Observation(
+        "secret", lambda xp, state, params: 7.0 * state.data["qpos"][:, :2], ("a", "b"), group="critic"
+    )
+    env = MujocoEnv(replace(hopper.TASK, observations=(*hopper.TASK.observations, secret)), 3)
+    config = settings(tmp_path, "policy.execute=3")
+    policy = make_residual(config, env)
+    obs, _ = ResidualEnv(env, policy).reset(seed=0)
+    critic = Critic(policy.robot, [8])
+    assert policy.robot.observation["critic"].names[-2:] == ("critic_a", "critic_b")
+    assert torch.equal(obs["critic"][:, :-2], obs["policy"])
+    np.testing.assert_allclose(obs["critic"][:, -2:], 7.0 * env.simulation.data["qpos"][:, :2], rtol=1e-5)
+    assert critic(obs).shape == (3,)
+    assert policy.act({"policy": obs["policy"][:, None]}).shape == (3, 1, 3)
 
 
 @pytest.mark.parametrize("rule", conformance.RULES, ids=lambda rule: rule.__name__)
