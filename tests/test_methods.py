@@ -24,7 +24,10 @@ from robo_rlft.training.rules import validate
 
 FEW = {"dppo": ("policy.chain.steps=3", "policy.chain.trained_steps=2")}
 """Twenty steps take long to export."""
-METHODS = ("reinflow", "dppo", "flow_sde", "flow_noise", "shortcut", "mean_flow", "fpo", "dsrl", "awr", "gaussian_ppo")
+METHODS = (
+    *("reinflow", "dppo", "flow_sde", "flow_noise", "shortcut", "mean_flow", "fpo"),
+    *("dsrl", "awr", "gaussian_ppo", "resip"),
+)
 SMALL = (
     "collect.episodes=4",
     "collect.num_envs=4",

@@ -240,7 +240,7 @@ _TABLE = (
             ),
         ),
         _finetune,
-        settings=("env", "policy.chain", "ppo", "run"),
+        settings=("env", "policy.chain", "residual", "ppo", "run"),
     ),
     Verb(
         "evaluate",

@@ -14,14 +14,18 @@ from typing import Any
 import numpy as np
 
 from robo_rlft.errors import BundleError, ConfigError
-from robo_rlft.export.golden import golden_inputs
-from robo_rlft.export.graph import DeterministicPolicy, to_onnx
+from robo_rlft.export.golden import golden_inputs, residual_inputs
+from robo_rlft.export.graph import CorrectedAction, DeterministicPolicy, ExportedModel, to_onnx
 from robo_rlft.export.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
+    NORMALISED,
+    RESIDUAL,
+    RESIDUAL_FILE,
     Manifest,
     Normaliser,
+    ResidualStage,
     Stage,
     sha256,
     to_yaml,
@@ -30,6 +34,7 @@ from robo_rlft.export.runtime import Controller
 from robo_rlft.policies import Policy
 from robo_rlft.policies.guidance import GuidedPolicy
 from robo_rlft.policies.normaliser import Affine
+from robo_rlft.policies.residual import ResidualPolicy
 from robo_rlft.policies.search import SearchPolicy
 from robo_rlft.spec import RobotSpec
 from robo_rlft.training.compare import plain
@@ -66,9 +71,9 @@ def describe_bundle(bundle: Path) -> dict[str, object]:
     stage = controller.manifest.stage
     return {
         "robot": controller.manifest.robot.env_id,
-        "chain": f"{stage.chain}, K = {stage.steps}",
+        "chain": f"{stage.chain}, K = {stage.steps}{' + residual' if controller.manifest.residual else ''}",
         "chunk": f"{stage.execute} of {stage.chunk} at {controller.manifest.robot.rate_hz:g} Hz",
-        "model": f"{(bundle / MODEL_FILE).stat().st_size / 1e6:.2f} MB",
+        "model": f"{sum(p.stat().st_size for p in bundle.glob('*.onnx')) / 1e6:.2f} MB",
         "largest error": f"{controller.golden_error:.1e}",
     }
 
@@ -112,17 +117,34 @@ def write_bundle(policy: Policy, target: Path | str, *, source: Mapping[str, Any
 
 
 def _contents(policy: Policy, source: Mapping[str, Any]) -> dict[str, bytes]:
-    module = DeterministicPolicy(policy)
-    model = to_onnx(module)
     draft = _manifest(policy, source, {})
-    inputs = golden_inputs(draft)
+    if isinstance(policy, ResidualPolicy):
+        planner, correction = DeterministicPolicy(policy.base, NORMALISED), CorrectedAction(policy)
+        files = {MODEL_FILE: to_onnx(planner), RESIDUAL_FILE: to_onnx(correction)}
+        pairs = _pairs(planner, golden_inputs(draft))
+        pairs |= {f"{RESIDUAL}/{k}": v for k, v in _pairs(correction, residual_inputs(draft)).items()}
+    else:
+        module = DeterministicPolicy(policy)
+        files, pairs = {MODEL_FILE: to_onnx(module)}, _pairs(module, golden_inputs(draft))
     buffer = io.BytesIO()
-    np.savez(buffer, **{**inputs, "action": module.answer(inputs)})  # pyright: ignore[reportArgumentType]
-    files = {MODEL_FILE: model, GOLDEN_FILE: buffer.getvalue()}
+    np.savez(buffer, **pairs)  # pyright: ignore[reportArgumentType]
+    files |= {GOLDEN_FILE: buffer.getvalue()}
     return {**files, MANIFEST_FILE: to_yaml(_manifest(policy, source, {k: sha256(v) for k, v in files.items()}))}
 
 
+def _pairs(model: ExportedModel, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {**inputs, "action": model.answer(inputs)}
+
+
 def _manifest(policy: Policy, source: Mapping[str, Any], files: Mapping[str, str]) -> Manifest:
+    """What a bundle says: of a residual, the robot is its base's, in the task it was trained on."""
+    if isinstance(policy, ResidualPolicy):
+        base = policy.base
+        task = {"task": policy.robot.task, "max_episode_steps": policy.robot.max_episode_steps}
+        draft = _manifest(base, source, files)
+        robot = replace(draft.robot, env_id=policy.robot.env_id, **plain(task))
+        residual = ResidualStage(RESIDUAL_FILE, robot.rate_hz, tuple(base.config.obs_keys), policy.scale)
+        return replace(draft, robot=robot, stage=replace(draft.stage, units=NORMALISED), residual=residual)
     config, robot = policy.config, _robot(policy)
     return Manifest(
         robot=robot,

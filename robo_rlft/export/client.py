@@ -14,7 +14,7 @@ from typing import IO, Any, Self
 import numpy as np
 
 from robo_rlft.errors import BundleError, SpecError, UserError
-from robo_rlft.export.manifest import GUIDANCE, OBSERVATION_PREFIX, read_manifest
+from robo_rlft.export.manifest import BASE_ACTION, GUIDANCE, OBSERVATION_PREFIX, PHASE, read_manifest
 from robo_rlft.export.runtime import as_float32
 from robo_rlft.export.wire import ClosedError, LateError, Message, receive, send
 
@@ -73,9 +73,27 @@ class PolicyProcess:
             SpecError: the observation was refused.
             BundleError: the process ended or does not answer.
         """
-        given = {OBSERVATION_PREFIX + key: value for key, value in observation.items()} | {"noise": noise}
         fields = {} if guidance is None else {GUIDANCE: guidance}
-        self._send(Message("act", fields, {name: as_float32(name, value) for name, value in given.items()}))
+        return self._ask("act", fields, observation, {"noise": noise})
+
+    def correct(self, observation: Mapping[str, np.ndarray], base_action: np.ndarray, phase: np.ndarray) -> np.ndarray:
+        """As `Controller.correct`, in the other process.
+
+        Raises:
+            SpecError: the input was refused.
+            BundleError: the process ended or does not answer.
+        """
+        return self._ask("correct", {}, observation, {BASE_ACTION: base_action, PHASE: phase})
+
+    def _ask(
+        self,
+        kind: str,
+        fields: Mapping[str, Any],
+        observation: Mapping[str, np.ndarray],
+        others: Mapping[str, np.ndarray],
+    ) -> np.ndarray:
+        given = {**{OBSERVATION_PREFIX + key: value for key, value in observation.items()}, **others}
+        self._send(Message(kind, fields, {name: as_float32(name, value) for name, value in given.items()}))
         answer = self._receive(self.timeout_s)
         self.inference_s = float(answer.fields["seconds"])
         return answer.arrays["action"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from robo_rlft.export.manifest import GUIDANCE, OBSERVATION_PREFIX, Manifest, Normaliser
+from robo_rlft.export.manifest import BASE_ACTION, GUIDANCE, OBSERVATION_PREFIX, PHASE, Manifest, Normaliser
 
 SEED = 20_240_229
 TYPICAL_ROWS = 8
@@ -32,6 +32,17 @@ def golden_inputs(manifest: Manifest) -> dict[str, np.ndarray]:
     if manifest.stage.guidance is not None:
         inputs[GUIDANCE] = _guidance(rng, TYPICAL_ROWS + len(corners))
     return inputs
+
+
+def residual_inputs(manifest: Manifest) -> dict[str, np.ndarray]:
+    """Inputs of the residual's model, as `golden_inputs`: newest observations, base actions within [-1, 1], phases."""
+    newest = {k: v[:, -1] for k, v in golden_inputs(manifest).items() if k.startswith(OBSERVATION_PREFIX)}
+    rows, rng = len(next(iter(newest.values()))), np.random.default_rng(SEED + 1)
+    action = rng.uniform(-1.0, 1.0, (rows, *manifest.event[1:])).astype(np.float32)
+    action[-2], action[-1] = 1.0, -1.0
+    execute = manifest.stage.execute
+    phase = (np.arange(rows, dtype=np.float32)[:, None] % execute) / np.float32(execute)
+    return {**newest, BASE_ACTION: action, PHASE: phase}
 
 
 def _corner_rows(clipped: bool) -> list[float]:

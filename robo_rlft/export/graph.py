@@ -1,11 +1,13 @@
-"""The policy as an ONNX model: deterministic path, K unrolled, normalisers and limits inside."""
+"""Policies as ONNX models: deterministic path, K unrolled, normalisers and limits inside."""
 
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import logging
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
@@ -15,31 +17,53 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robo_rlft.export.manifest import GUIDANCE, OBSERVATION_PREFIX
+from robo_rlft.export.manifest import BASE_ACTION, GUIDANCE, NORMALISED, OBSERVATION_PREFIX, PHASE, ROBOT_UNITS
 from robo_rlft.policies import Policy
 from robo_rlft.policies.guidance import GuidedPolicy
+from robo_rlft.policies.residual import ResidualPolicy
+from robo_rlft.spec import POLICY_KEY, ArraySpec
 
 OPSET = 18
 
 
-class DeterministicPolicy(nn.Module):
-    """(noise x_0, observations in the order of `obs_keys`, then w of a guided policy) -> actions within the limits.
-
-    The chain follows its means (the ODE of a flow, the mean of a Gaussian); the action's limits, which every
-    simulator enforces itself, are part of the model so that no runtime can forget them.
-    """
+class ExportedModel(nn.Module, ABC):
+    """A part of a policy as a function of named inputs to `action`, in float32 as runtimes compute it."""
 
     low: Tensor
     high: Tensor
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, limits: ArraySpec) -> None:
         super().__init__()
         self.policy = copy.deepcopy(policy).cpu().float().eval().requires_grad_(False)
-        # Runtimes compute in float32, whatever the training used.
         self.policy.chain.config.precision = "float32"
-        limits = policy.robot.action
         self.register_buffer("low", torch.tensor(limits.low or (-torch.inf,), dtype=torch.float32))
         self.register_buffer("high", torch.tensor(limits.high or (torch.inf,), dtype=torch.float32))
+
+    @property
+    @abstractmethod
+    def examples(self) -> dict[str, Tensor]:
+        """Two rows of each argument of `forward` by name: the exporter takes an axis of length 1 for a constant."""
+
+    def answer(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Actions for model inputs by name, in full float32."""
+        with torch.no_grad(), _full_precision():
+            return self(*(torch.from_numpy(inputs[name]) for name in self.examples)).numpy()
+
+
+class DeterministicPolicy(ExportedModel):
+    """(noise x_0, observations in the order of `obs_keys`, then w of a guided policy) -> actions within the limits.
+
+    The chain follows its means (the ODE of a flow, the mean of a Gaussian); the action's limits, which every
+    simulator enforces itself, are part of the model so that no runtime can forget them.
+
+    Args:
+        policy: the policy.
+        units: of the actions; `normalised` for the base of a residual, whose model then keeps the limits.
+    """
+
+    def __init__(self, policy: Policy, units: str = ROBOT_UNITS) -> None:
+        super().__init__(policy, policy.robot.action)
+        self.units = units
 
     def forward(
         self, noise: Float[Tensor, "env chunk action"], *inputs: Float[Tensor, "env ..."]
@@ -50,36 +74,64 @@ class DeterministicPolicy(nn.Module):
         policy = self.policy
         cond = policy.encode(obs, inputs[-1]) if isinstance(policy, GuidedPolicy) else policy.encode(obs)
         path = self.policy.sample(cond, noise[None], deterministic=True)
+        if self.units == NORMALISED:
+            return path.action
         return torch.clamp(self.policy.to_robot(path.action), self.low, self.high)
 
-    def answer(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        """Actions for model inputs by name, in full float32."""
-        with torch.no_grad(), _full_precision():
-            return self(*(torch.from_numpy(inputs[name]) for name in self.inputs)).numpy()
+    @property
+    def examples(self) -> dict[str, Tensor]:
+        """See `ExportedModel.examples`."""
+        policy = self.policy
+        shapes = {k: (policy.config.obs_horizon, *policy.robot.observation[k].shape) for k in policy.config.obs_keys}
+        seen = {OBSERVATION_PREFIX + key: torch.zeros(2, *shape) for key, shape in shapes.items()}
+        guidance = {GUIDANCE: torch.ones(2, 1)} if isinstance(policy, GuidedPolicy) else {}
+        return {"noise": torch.zeros(2, *policy.event), **seen, **guidance}
+
+
+class CorrectedAction(ExportedModel):
+    """(next action of the base's chunk, phase, newest observations) -> the corrected action within the limits."""
+
+    policy: ResidualPolicy
+
+    def __init__(self, policy: ResidualPolicy) -> None:
+        super().__init__(policy, policy.base.robot.action)
+
+    def forward(
+        self,
+        base_action: Float[Tensor, "env action"],
+        phase: Float[Tensor, "env 1"],
+        *newest: Float[Tensor, "env width"],
+    ) -> Float[Tensor, "env action"]:
+        """The action in the robot's units."""
+        policy = self.policy
+        seen = policy.features(dict(zip(policy.base.config.obs_keys, newest, strict=True)), base_action, phase)
+        start = torch.zeros_like(base_action)[None, :, None]
+        path = policy.sample(policy.encode({POLICY_KEY: seen[:, None]}), start, deterministic=True)
+        return torch.clamp(policy.corrected(base_action, path.action[:, 0]), self.low, self.high)
 
     @property
-    def inputs(self) -> list[str]:
-        """Names of the arguments of `forward`."""
-        guidance = [GUIDANCE] if isinstance(self.policy, GuidedPolicy) else []
-        return ["noise", *(OBSERVATION_PREFIX + key for key in self.policy.config.obs_keys), *guidance]
+    def examples(self) -> dict[str, Tensor]:
+        """See `ExportedModel.examples`."""
+        base = self.policy.base
+        seen = {k: torch.zeros(2, *base.robot.observation[k].shape) for k in base.config.obs_keys}
+        known = {BASE_ACTION: torch.zeros(2, base.event[1]), PHASE: torch.zeros(2, 1)}
+        return {**known, **{OBSERVATION_PREFIX + key: rows for key, rows in seen.items()}}
 
 
-def to_onnx(module: DeterministicPolicy) -> bytes:
+def to_onnx(module: ExportedModel) -> bytes:
     """The model with a dynamic batch axis `N`, weights inside, and nothing about the machine that wrote it."""
-    policy = module.policy
-    keys = policy.config.obs_keys
-    # Two rows: the exporter takes an axis of length 1 for a constant.
-    inputs = [torch.zeros(2, policy.config.obs_horizon, *policy.robot.observation[k].shape) for k in keys]
-    inputs += [torch.ones(2, 1)] if GUIDANCE in module.inputs else []
+    examples = module.examples
+    named = [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind != p.VAR_POSITIONAL]
+    rows = {0: "N"}
     with _quiet(), _full_precision():
         program = torch.onnx.export(
             module,
-            (torch.zeros(2, *policy.event), *inputs),
+            tuple(examples.values()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=module.inputs,
+            input_names=list(examples),
             output_names=["action"],
-            dynamic_shapes=({0: "N"}, tuple({0: "N"} for _ in inputs)),
+            dynamic_shapes=(*(rows for _ in named), tuple(rows for _ in list(examples)[len(named) :])),
             verbose=False,
         )
     assert program is not None

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-
-import numpy as np
 
 from robo_rlft.export.client import PolicyProcess
 
@@ -62,14 +60,20 @@ class Timings:
     round_trip: Latency
 
 
-def measure(policy: PolicyProcess, observation: Mapping[str, np.ndarray], noise: np.ndarray, calls: int) -> Timings:
-    """Time `calls` calls of one input, after a warm-up."""
+def measure(policy: PolicyProcess, ask: Callable[[], object], calls: int) -> Timings:
+    """Time `calls` calls of one input, after a warm-up.
+
+    Args:
+        policy: the process that is asked.
+        ask: one call.
+        calls: how many.
+    """
     for _ in range(WARM_UP):
-        policy.act(observation, noise)
+        ask()
     inference, round_trip = [], []
     for _ in range(calls):
         start = time.perf_counter()
-        policy.act(observation, noise)
+        ask()
         round_trip.append(time.perf_counter() - start)
         inference.append(policy.inference_s)
     return Timings(Latency.of(inference), Latency.of(round_trip))

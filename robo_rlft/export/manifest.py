@@ -3,6 +3,7 @@
     BUNDLE/
       controller.yaml   robot, stages, rates, normalisation, provenance, hashes of the other files
       policy.onnx       observations and noise in, a chunk of actions out, both in the robot's units
+      residual.onnx     with a residual policy only: the next action of the chunk in, its corrected action out
       golden.npz        inputs and outputs every runtime compares before it moves anything
 
 The file's last line, `digest`, is the SHA-256 of every byte before that line, so that a hand-edited limit or joint
@@ -26,10 +27,17 @@ FORMAT = "robo_rlft.controller"
 VERSION = 1
 """Layout of a bundle. Another one is refused: a controller must not guess."""
 MANIFEST_FILE, MODEL_FILE, GOLDEN_FILE = "controller.yaml", "policy.onnx", "golden.npz"
+RESIDUAL_FILE = "residual.onnx"
 OBSERVATION_PREFIX = "observation/"
 """Model inputs and golden arrays are called `observation/<key>`."""
+ROBOT_UNITS, NORMALISED = "robot", "normalised"
+"""Units of a stage's actions."""
 GUIDANCE = "guidance"
 """Model input of bundles with guidance."""
+RESIDUAL = "residual"
+"""Name of the second stage, and prefix of its golden arrays."""
+BASE_ACTION, PHASE = "base_action", "phase"
+"""Inputs of a residual's model beside the observations."""
 TOLERANCE = 1e-5
 """Largest difference from the golden actions, in units of max(1, scale of the action's normaliser)."""
 
@@ -60,6 +68,7 @@ class Stage:
         steps: K, denoising steps unrolled in the model.
         noise: distribution of the input `noise` [N, H, A]: `standard_normal`, or `unused` (any value does).
         guidance: w of RLG where a caller gives none; the model then has an input `guidance` [N, 1]. None without it.
+        units: of the returned actions: `robot`, or `normalised` where a residual stage makes them the robot's.
     """
 
     name: str
@@ -73,6 +82,24 @@ class Stage:
     steps: int
     noise: str
     guidance: float | None = None
+    units: str = ROBOT_UNITS
+
+
+@dataclass(frozen=True)
+class ResidualStage:
+    """The model that corrects a chunk's actions, called once per control step between two calls of the policy.
+
+    Attributes:
+        file: ONNX file in the bundle.
+        rate_hz: calls per second: the robot's rate.
+        observation: keys it reads, each float32 [N, width], the newest observation in the robot's units.
+        scale: size of its largest correction, in normalised action units; informative.
+    """
+
+    file: str
+    rate_hz: float
+    observation: tuple[str, ...]
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -81,11 +108,12 @@ class Manifest:
 
     Attributes:
         robot: observation layout, action names, limits, rate.
-        stage: the bundle's one stage.
+        stage: the policy, which gives chunks.
         normalisation: by observation key and for `action`.
         source: where the policy came from: run, checkpoint, training, versions. Informative.
         files: SHA-256 of every other file by name.
         tolerance: largest accepted difference from the golden actions.
+        residual: the model that corrects the chunks' actions, if there is one.
     """
 
     robot: RobotSpec
@@ -94,6 +122,7 @@ class Manifest:
     source: Mapping[str, Any]
     files: Mapping[str, str]
     tolerance: float = TOLERANCE
+    residual: ResidualStage | None = None
 
     @property
     def event(self) -> tuple[int, int]:
@@ -109,9 +138,17 @@ class Manifest:
         weight = {} if self.stage.guidance is None else {GUIDANCE: (1,)}
         return {**observed, "noise": self.event, **weight}
 
-    def action_scale(self) -> tuple[float, ...]:
+    def residual_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Inputs of the residual's model without their batch axis; none without a residual."""
+        if self.residual is None:
+            return {}
+        seen = {f"{OBSERVATION_PREFIX}{key}": self.robot.observation[key].shape for key in self.residual.observation}
+        return {**seen, BASE_ACTION: self.event[1:], PHASE: (1,)}
+
+    def action_scale(self, units: str = ROBOT_UNITS) -> tuple[float, ...]:
         """What differences of actions are measured in, one figure per entry: at least 1."""
-        return tuple(max(1.0, s) for s in self.normalisation["action"].scale)
+        scale = self.normalisation["action"].scale
+        return tuple(max(1.0, s) if units == ROBOT_UNITS else 1.0 for s in scale)
 
 
 def to_yaml(manifest: Manifest) -> bytes:
@@ -201,19 +238,15 @@ def _check_digest(path: Path, raw: bytes) -> None:
 
 
 def _to_dict(manifest: Manifest) -> dict[str, Any]:
-    stage = manifest.stage
+    stages = [_stage_dict(manifest.stage, manifest.input_shapes(), manifest.event)]
+    if manifest.residual is not None:
+        own = _stage_dict(manifest.residual, manifest.residual_shapes(), manifest.event[1:])
+        stages.append({"name": RESIDUAL, **own})
     return {
         "format": FORMAT,
         "version": VERSION,
         "robot": manifest.robot.to_dict(),
-        "stages": [
-            {
-                **vars(stage),
-                "observation": list(stage.observation),
-                "inputs": {k: {"dtype": "float32", "shape": ["N", *v]} for k, v in manifest.input_shapes().items()},
-                "outputs": {"action": {"dtype": "float32", "shape": ["N", *manifest.event]}},
-            }
-        ],
+        "stages": stages,
         "normalisation": {
             key: {"offset": list(n.offset), "scale": list(n.scale), "clip": n.clip}
             for key, n in manifest.normalisation.items()
@@ -224,13 +257,25 @@ def _to_dict(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _stage_dict(
+    stage: Stage | ResidualStage, inputs: Mapping[str, tuple[int, ...]], output: tuple[int, ...]
+) -> dict[str, Any]:
+    return {
+        **vars(stage),
+        "observation": list(stage.observation),
+        "inputs": {k: {"dtype": "float32", "shape": ["N", *v]} for k, v in inputs.items()},
+        "outputs": {"action": {"dtype": "float32", "shape": ["N", *output]}},
+    }
+
+
 def _from_dict(data: Mapping[str, Any]) -> Manifest:
-    if [s["name"] for s in data["stages"]] != ["policy"]:
-        raise ValueError(f"stages {[s['name'] for s in data['stages']]} (expected one stage 'policy')")
-    entry = {k: v for k, v in data["stages"][0].items() if k not in ("inputs", "outputs")}
+    names = [s["name"] for s in data["stages"]]
+    if names not in (["policy"], ["policy", RESIDUAL]):
+        raise ValueError(f"stages {names} (expected one stage 'policy', then perhaps '{RESIDUAL}')")
+    policy, *others = (_stage_fields(stage) for stage in data["stages"])
     return Manifest(
         robot=RobotSpec.from_dict(data["robot"]),
-        stage=Stage(**{**entry, "observation": tuple(entry["observation"])}),
+        stage=Stage(**policy),
         normalisation={
             key: Normaliser(tuple(n["offset"]), tuple(n["scale"]), float(n["clip"]))
             for key, n in data["normalisation"].items()
@@ -238,4 +283,10 @@ def _from_dict(data: Mapping[str, Any]) -> Manifest:
         source=data["source"],
         files={str(k): str(v) for k, v in data["files"].items()},
         tolerance=float(data["golden"]["tolerance"]),
+        residual=ResidualStage(**{k: v for k, v in others[0].items() if k != "name"}) if others else None,
     )
+
+
+def _stage_fields(data: Mapping[str, Any]) -> dict[str, Any]:
+    entry = {k: v for k, v in data.items() if k not in ("inputs", "outputs")}
+    return {**entry, "observation": tuple(entry["observation"])}

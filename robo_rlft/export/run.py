@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +18,15 @@ from robo_rlft.envs.base import BatchEnv, Obs
 from robo_rlft.errors import BundleError
 from robo_rlft.export.client import PolicyProcess
 from robo_rlft.export.latency import Latency, Timings, measure
-from robo_rlft.export.manifest import Manifest, read_manifest
+from robo_rlft.export.manifest import BASE_ACTION, PHASE, Manifest, read_manifest
 from robo_rlft.noise import episode_noise
-from robo_rlft.spec import RobotSpec
+from robo_rlft.spec import ArraySpec, RobotSpec
 from robo_rlft.training.config import Config
-from robo_rlft.training.evaluate import Actor, describe_record, make_record, play
+from robo_rlft.training.evaluate import Actor, EpisodeResult, describe_record, make_record, play
 from robo_rlft.training.files import atomic_write, make_folder
+from robo_rlft.training.player import ChunkPlayer, Plan
 from robo_rlft.training.progress import summary_table
+from robo_rlft.training.residual import PlayedEnv
 from robo_rlft.training.rollout import History
 from robo_rlft.training.setup import make_env
 
@@ -54,10 +56,8 @@ def run(
         _check_light(policy)
         timings = _single_row(env, policy, config.evaluate.seed, calls)
         start, batch = time.perf_counter(), []
-        stage = policy.manifest.stage
         seeds = range(config.evaluate.seed, config.evaluate.seed + config.evaluate.episodes)
-        history = History(stage.obs_horizon, list(stage.observation))
-        episodes = play(env, _actor(policy, batch, config.evaluate.guidance), seeds, policy.manifest.event, history)
+        episodes = _play(env, policy, seeds, batch, config.evaluate.guidance)
         record = make_record("controller", env, episodes, time.perf_counter() - start)
     record |= {"bundle": str(bundle), "golden_error": policy.golden_error}
     record["latency"] = _latency_rows(timings, env.num_envs, batch)
@@ -65,6 +65,44 @@ def run(
     if json_path:
         _write_json(Path(json_path), record)
     return record
+
+
+def _play(
+    env: BatchEnv, policy: PolicyProcess, seeds: Sequence[int], seconds: list[float], guidance: float | None
+) -> list[EpisodeResult]:
+    """The evaluation's episodes; `seconds` notes how long each batch's call took inside the process."""
+    stage, event = policy.manifest.stage, policy.manifest.event
+    keys = list(stage.observation)
+    if policy.manifest.residual is None:
+        history = History(stage.obs_horizon, keys)
+        return play(env, _actor(policy, seconds, guidance), seeds, event, history)
+    player = ChunkPlayer(_planner(policy), event, stage.execute, History(stage.obs_horizon, keys))
+    played = BundleEnv(env, player, policy.manifest)
+    history = History(1, [*keys, BASE_ACTION, PHASE])
+    return play(played, _corrector(policy, seconds), seeds, (1, event[1]), history)
+
+
+class BundleEnv(PlayedEnv):
+    """An environment in which a bundle's policy plays its chunks: it tells their next action and their phase.
+
+    Args:
+        env: what is acted in.
+        player: the bundle's policy.
+        manifest: says what the bundle's residual reads.
+    """
+
+    def __init__(self, env: BatchEnv, player: ChunkPlayer, manifest: Manifest) -> None:
+        seen = {key: env.robot.observation[key] for key in manifest.stage.observation}
+        told = {BASE_ACTION: ArraySpec(env.robot.action.shape), PHASE: ArraySpec((1,))}
+        super().__init__(env, player, replace(env.robot, observation={**seen, **told}))
+
+    def observe(self, obs: Obs) -> Obs:
+        """The robot's observations, the next action of every chunk, and how far it is."""
+        return {**self.player.newest, BASE_ACTION: self.player.action, PHASE: self.player.phase}
+
+    def command(self, action: Tensor) -> Tensor:
+        """The residual's model gives the action in the robot's units already."""
+        return action
 
 
 def for_bundle(config: Config, bundle: Path | str, *, chosen: bool = False) -> Config:
@@ -105,7 +143,7 @@ def _actor(policy: PolicyProcess, seconds: list[float], guidance: float | None) 
     execute = policy.manifest.stage.execute
 
     def act(obs: Obs, noise: Tensor) -> Tensor:
-        action = policy.act({key: value.cpu().numpy() for key, value in obs.items()}, noise.numpy(), guidance)
+        action = policy.act(_arrays(obs), noise.numpy(), guidance)
         seconds.append(policy.inference_s)
         device = next(iter(obs.values())).device
         return torch.from_numpy(action[:, :execute]).to(device)
@@ -113,21 +151,48 @@ def _actor(policy: PolicyProcess, seconds: list[float], guidance: float | None) 
     return act
 
 
-def _single_row(env: BatchEnv, policy: PolicyProcess, seed: int, calls: int) -> Timings:
-    """One row at a time, as on a robot, from the first observation of the first episode."""
+def _planner(policy: PolicyProcess) -> Plan:
+    """The bundle's chunks, as a player asks for them."""
+    return lambda obs, noise: torch.from_numpy(policy.act(_arrays(obs), noise.numpy()))
+
+
+def _corrector(policy: PolicyProcess, seconds: list[float]) -> Actor:
+    """The bundle's residual as the evaluation's actor in a `BundleEnv`."""
+
+    def act(obs: Obs, noise: Tensor) -> Tensor:
+        newest = {key: value[:, -1] for key, value in _arrays(obs).items()}
+        base_action, phase = newest.pop(BASE_ACTION), newest.pop(PHASE)
+        action = policy.correct(newest, base_action, phase)
+        seconds.append(policy.inference_s)
+        return torch.from_numpy(action).unsqueeze(1).to(obs[PHASE].device)
+
+    return act
+
+
+def _arrays(obs: Obs) -> dict[str, np.ndarray]:
+    return {key: value.cpu().numpy() for key, value in obs.items()}
+
+
+def _single_row(env: BatchEnv, policy: PolicyProcess, seed: int, calls: int) -> dict[str, Timings]:
+    """One row at a time, as on a robot, from the first observation of the first episode: by stage."""
     stage = policy.manifest.stage
     obs, _ = env.reset(seed=seed)
     first = {key: obs[key][:1].cpu().numpy()[:, None] for key in stage.observation}
     repeated = {key: np.repeat(value, stage.obs_horizon, axis=1) for key, value in first.items()}
-    return measure(policy, repeated, episode_noise(seed, 0, policy.manifest.event)[None], calls)
+    noise = episode_noise(seed, 0, policy.manifest.event)[None]
+    timings = {"": measure(policy, lambda: policy.act(repeated, noise), calls)}
+    if policy.manifest.residual is not None:
+        newest = {key: value[:, 0] for key, value in first.items()}
+        action, phase = np.zeros((1, policy.manifest.event[1]), np.float32), np.zeros((1, 1), np.float32)
+        timings["correction: "] = measure(policy, lambda: policy.correct(newest, action, phase), calls)
+    return timings
 
 
-def _latency_rows(timings: Timings, num_envs: int, batch: list[float]) -> list[dict[str, Any]]:
-    kinds = {
-        ("inference", 1): timings.inference,
-        ("round trip between processes", 1): timings.round_trip,
-        ("inference", num_envs): Latency.of(batch),
-    }
+def _latency_rows(timings: dict[str, Timings], num_envs: int, batch: list[float]) -> list[dict[str, Any]]:
+    """Of every stage alone, and of what the simulation asked for all environments: the last stage."""
+    kinds = {(f"{stage}inference", 1): found.inference for stage, found in timings.items()}
+    kinds |= {(f"{stage}round trip between processes", 1): found.round_trip for stage, found in timings.items()}
+    kinds[f"{list(timings)[-1]}inference", num_envs] = Latency.of(batch)
     return [{"call": name, "rows": rows, **latency.to_dict()} for (name, rows), latency in kinds.items()]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -17,10 +17,14 @@ import onnxruntime
 
 from robo_rlft.errors import BundleError, SpecError
 from robo_rlft.export.manifest import (
+    BASE_ACTION,
     GOLDEN_FILE,
     GUIDANCE,
     MODEL_FILE,
     OBSERVATION_PREFIX,
+    PHASE,
+    RESIDUAL,
+    ROBOT_UNITS,
     Manifest,
     read_manifest,
     sha256,
@@ -50,12 +54,16 @@ class Controller:
     def __init__(self, bundle: Path | str, threads: int = 1) -> None:
         path = Path(bundle)
         self.manifest = read_manifest(path)
-        files = {name: _verified(path, name, self.manifest) for name in (MODEL_FILE, GOLDEN_FILE)}
-        self._shapes = self.manifest.input_shapes()
-        self._session = _session(path / MODEL_FILE, files[MODEL_FILE], threads)
-        _check_signature(path / MODEL_FILE, self._session, self._shapes)
-        self.golden = load_golden(path / GOLDEN_FILE, files[GOLDEN_FILE], self._shapes, self.manifest.event)
-        self.golden_error = self._check_golden(path)
+        manifest, golden_data = self.manifest, _verified(path, GOLDEN_FILE, self.manifest)
+        self._shapes, event = manifest.input_shapes(), manifest.event
+        self._session = _loaded(path, MODEL_FILE, manifest, self._shapes, threads)
+        self.golden = load_golden(path / GOLDEN_FILE, golden_data, self._shapes, event)
+        self.golden_error = self._check_golden(path, self._session, self.golden, manifest.stage.units)
+        self._tick_shapes = manifest.residual_shapes()
+        if manifest.residual is not None:
+            self._tick = _loaded(path, manifest.residual.file, manifest, self._tick_shapes, threads)
+            pairs = load_golden(path / GOLDEN_FILE, golden_data, self._tick_shapes, event[1:], f"{RESIDUAL}/")
+            self.golden_error = max(self.golden_error, self._check_golden(path, self._tick, pairs, ROBOT_UNITS))
 
     def act(
         self, observation: Mapping[str, np.ndarray], noise: np.ndarray, guidance: float | None = None
@@ -68,20 +76,37 @@ class Controller:
             guidance: w of RLG, for bundles that have it; None takes the bundle's own.
 
         Returns:
-            float32 [N, H, A] in the robot's units, within the robot's limits.
+            float32 [N, H, A] in the robot's units, within the robot's limits; where the bundle has a residual, in
+            normalised units for `correct`.
 
         Raises:
             SpecError: a key or shape is wrong, a value is not finite, or the bundle has no guidance to set.
             BundleError: the model returned a value that is not finite.
         """
-        feed = self._feed(observation, noise, guidance)
-        action = self._infer(feed)
-        if not np.isfinite(action).all():
-            raise BundleError("the policy returned an action that is not finite: do not run this bundle, train it anew")
-        return action
+        return _finite(_infer(self._session, self._feed(observation, noise, guidance)))
 
-    def _infer(self, feed: dict[str, np.ndarray]) -> np.ndarray:
-        return cast(np.ndarray, self._session.run(["action"], feed)[0])
+    def correct(self, observation: Mapping[str, np.ndarray], base_action: np.ndarray, phase: np.ndarray) -> np.ndarray:
+        """The action of the next control step, of a bundle with a residual.
+
+        Args:
+            observation: per key float32 [N, width] in the robot's units, the newest one.
+            base_action: the next action of the present chunk, as `act` gave it, float32 [N, A].
+            phase: index of that action in its chunk over the stage's `execute`, float32 [N, 1].
+
+        Returns:
+            float32 [N, A] in the robot's units, within the robot's limits.
+
+        Raises:
+            SpecError: the bundle has no residual, a key or shape is wrong, or a value is not finite.
+            BundleError: the model returned a value that is not finite.
+        """
+        if self.manifest.residual is None:
+            raise SpecError("this bundle has no residual: execute the actions that `act` returns")
+        self._check_keys(observation, self.manifest.residual.observation)
+        given = {OBSERVATION_PREFIX + key: value for key, value in observation.items()}
+        given |= {BASE_ACTION: base_action, PHASE: phase}
+        rows = len(base_action) if np.ndim(base_action) else 0
+        return _finite(_infer(self._tick, {n: self._checked(n, v, rows, self._tick_shapes) for n, v in given.items()}))
 
     def _feed(
         self, observation: Mapping[str, np.ndarray], noise: np.ndarray, guidance: float | None
@@ -89,16 +114,19 @@ class Controller:
         keys, own = self.manifest.stage.observation, self.manifest.stage.guidance
         if guidance is not None and own is None:
             raise SpecError("this bundle has no guidance: export it with export.guidance=1")
-        if set(observation) != set(keys):
-            raise SpecError(f"the controller reads observations {sorted(keys)}, got {sorted(observation)}")
+        self._check_keys(observation, keys)
         given = {OBSERVATION_PREFIX + key: observation[key] for key in keys} | {"noise": noise}
         rows = len(noise) if np.ndim(noise) else 0
         if own is not None:
             given[GUIDANCE] = np.full((rows, 1), own if guidance is None else guidance, np.float32)
-        return {name: self._checked(name, value, rows) for name, value in given.items()}
+        return {name: self._checked(name, value, rows, self._shapes) for name, value in given.items()}
 
-    def _checked(self, name: str, value: np.ndarray, rows: int) -> np.ndarray:
-        shape = (max(rows, 1), *self._shapes[name])
+    def _check_keys(self, observation: Mapping[str, np.ndarray], keys: Sequence[str]) -> None:
+        if set(observation) != set(keys):
+            raise SpecError(f"the controller reads observations {sorted(keys)}, got {sorted(observation)}")
+
+    def _checked(self, name: str, value: np.ndarray, rows: int, shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
+        shape = (max(rows, 1), *shapes[name])
         if np.shape(value) != shape:
             raise SpecError(
                 f"'{name}' must have shape {list(shape)} (rows, then {list(shape[1:])}), got {list(np.shape(value))}"
@@ -110,16 +138,19 @@ class Controller:
 
     def _not_finite(self, name: str, array: np.ndarray) -> str:
         where = np.argwhere(~np.isfinite(array))[0]
-        if name == GUIDANCE:
-            return f"guidance is {array[tuple(where)]}; the controller acts on finite numbers only"
-        key = name.removeprefix(OBSERVATION_PREFIX)
-        spec = self.manifest.robot.action if name == "noise" else self.manifest.robot.observation[key]
+        if name in (GUIDANCE, PHASE):
+            return f"{name} is {array[tuple(where)]}; the controller acts on finite numbers only"
+        robot = self.manifest.robot
+        observed = robot.observation.get(name.removeprefix(OBSERVATION_PREFIX))
+        spec = observed if observed is not None else robot.action
         entry = _entry_name(spec, int(where[-1]))
         return f"'{name}' row {where[0]}: {entry} is {array[tuple(where)]}; the controller acts on finite numbers only"
 
-    def _check_golden(self, path: Path) -> float:
-        action = self._infer({name: self.golden[name] for name in self._shapes})
-        error = golden_error(action, self.golden["action"], self.manifest)
+    def _check_golden(
+        self, path: Path, session: onnxruntime.InferenceSession, golden: Mapping[str, np.ndarray], units: str
+    ) -> float:
+        action = _infer(session, {name: array for name, array in golden.items() if name != "action"})
+        error = golden_error(action, golden["action"], self.manifest, units)
         if not error <= self.manifest.tolerance:
             raise BundleError(
                 f"bundle {path} does not reproduce its golden actions on this machine: the error is {error:.2g}, "
@@ -128,11 +159,11 @@ class Controller:
         return error
 
 
-def golden_error(action: np.ndarray, golden: np.ndarray, manifest: Manifest) -> float:
-    """Largest difference between actions [N, H, A] in units of max(1, action scale); NaN if any entry is NaN."""
+def golden_error(action: np.ndarray, golden: np.ndarray, manifest: Manifest, units: str = ROBOT_UNITS) -> float:
+    """Largest difference between actions [..., A] in units of max(1, action scale); NaN if any entry is NaN."""
     if action.shape != golden.shape:
         return float("inf")
-    difference = np.abs(action.astype(np.float64) - golden) / np.asarray(manifest.action_scale())
+    difference = np.abs(action.astype(np.float64) - golden) / np.asarray(manifest.action_scale(units))
     return float(difference.max())
 
 
@@ -150,16 +181,16 @@ def as_float32(name: str, value: np.ndarray) -> np.ndarray:
 
 
 def load_golden(
-    path: Path, data: bytes, shapes: Mapping[str, tuple[int, ...]], event: tuple[int, int]
+    path: Path, data: bytes, shapes: Mapping[str, tuple[int, ...]], event: tuple[int, ...], prefix: str = ""
 ) -> dict[str, np.ndarray]:
-    """Golden inputs and outputs by name, rows first.
+    """Golden inputs and outputs of one stage by name, rows first; in the file their names begin with `prefix`.
 
     Raises:
         BundleError: the file is damaged or does not fit the manifest.
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            golden = {name: file[name] for name in [*shapes, "action"]}
+            golden = {name: file[prefix + name] for name in [*shapes, "action"]}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path} is damaged ({error}): export the bundle again") from error
     rows = len(golden["action"])
@@ -171,6 +202,25 @@ def load_golden(
                 f"{', '.join(map(str, shape))}]: export the bundle again"
             )
     return golden
+
+
+def _infer(session: onnxruntime.InferenceSession, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+    return cast(np.ndarray, session.run(["action"], dict(feed))[0])
+
+
+def _finite(action: np.ndarray) -> np.ndarray:
+    if not np.isfinite(action).all():
+        raise BundleError("the policy returned an action that is not finite: do not run this bundle, train it anew")
+    return action
+
+
+def _loaded(
+    bundle: Path, name: str, manifest: Manifest, shapes: Mapping[str, tuple[int, ...]], threads: int
+) -> onnxruntime.InferenceSession:
+    """A stage's model, if it is the one the manifest speaks of."""
+    session = _session(bundle / name, _verified(bundle, name, manifest), threads)
+    _check_signature(bundle / name, session, shapes)
+    return session
 
 
 def _verified(bundle: Path, name: str, manifest: Manifest) -> bytes:

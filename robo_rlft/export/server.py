@@ -1,8 +1,9 @@
 """The policy in a process of its own: `python -m robo_rlft.export.server BUNDLE`. Imports no torch.
 
-Messages (see `wire`) come on standard input and answers leave on standard output, one for one: `act` with arrays
-`observation/<key>` and `noise`, and for a bundle with guidance perhaps a field `guidance`, is answered by `action`;
-anything refused by `error`. The end of the input ends the process, so that it never outlives its parent.
+Messages (see `wire`) come on standard input and answers leave on standard output, one for one. Answered by `action`:
+`act` with arrays `observation/<key>` and `noise`, and for a bundle with guidance perhaps a field `guidance`; `correct`,
+for a bundle with a residual, with `observation/<key>`, `base_action` and `phase`. Anything refused: `error`.
+The end of the input ends the process, so that it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from robo_rlft.errors import UserError
-from robo_rlft.export.manifest import GUIDANCE, OBSERVATION_PREFIX
+from robo_rlft.export.manifest import BASE_ACTION, GUIDANCE, OBSERVATION_PREFIX, PHASE
 from robo_rlft.export.runtime import Controller
 from robo_rlft.export.wire import ClosedError, Message, receive, send
 
@@ -64,12 +65,18 @@ def _answer(controller: Controller, message: Message) -> Message:
     }
     try:
         start = time.perf_counter()
-        noise = message.arrays.get("noise", np.zeros(0, np.float32))
-        action = controller.act(observation, noise, message.fields.get(GUIDANCE))
+        if message.kind == "correct":
+            action = controller.correct(observation, _array(message, BASE_ACTION), _array(message, PHASE))
+        else:
+            action = controller.act(observation, _array(message, "noise"), message.fields.get(GUIDANCE))
         seconds = time.perf_counter() - start
     except UserError as error:
         return _refusal(error)
     return Message("action", {"seconds": seconds}, {"action": action})
+
+
+def _array(message: Message, name: str) -> np.ndarray:
+    return message.arrays.get(name, np.zeros(0, np.float32))
 
 
 def _refusal(error: UserError) -> Message:

@@ -20,6 +20,8 @@ class NetworkConfig:
         depth: levels of the U-Net, or layers of the transformer.
         heads: attention heads of the transformer.
         kernel: kernel of the U-Net's convolutions along the chunk (diffusion policy: 5).
+        last_scale: factor of the MLP's initial last layer: small starts the Gaussian chain near a zero mean, the flow's
+            loss does not mind; 0 starts it at zero.
     """
 
     name: str = "mlp"
@@ -29,6 +31,7 @@ class NetworkConfig:
     depth: int = 2
     heads: int = 4
     kernel: int = 5
+    last_scale: float = 0.01
 
 
 @dataclass
@@ -50,6 +53,7 @@ class ChainConfig:
             of the network that chooses DSRL's starting noise.
         noise_bound: bound of the mean of DSRL's starting noise, in its standard deviations (Wagenmaker et al.: 1.5).
         init_std: initial standard deviation of the Gaussian chain.
+        learn_std: train the standard deviation of the Gaussian chain.
         sde_noise: a of Flow-SDE, the size of its noise (piRL: .5).
         sde_steps: which of Flow-SDE's steps are random: `one` drawn anew for every chunk (piRL), or `all`.
         levels: noise levels a diffusion network is trained on; 0 takes as many as `steps`. DDIM may take fewer steps
@@ -78,6 +82,7 @@ class ChainConfig:
     noise_hidden: list[int] = field(default_factory=lambda: [64, 64])
     noise_bound: float = 1.5
     init_std: float = 0.6
+    learn_std: bool = True
     sde_noise: float = 0.5
     sde_steps: str = "one"
     levels: int = 0

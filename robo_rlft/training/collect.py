@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from robo_rlft.data import DatasetWriter, Episode
-from robo_rlft.envs import experts
+from robo_rlft.data import Dataset, DatasetWriter, Episode
+from robo_rlft.data.layout import HEADER_FILE
 from robo_rlft.envs.base import BatchEnv, ChunkResult, Obs
 from robo_rlft.errors import ConfigError
 from robo_rlft.training.config import Config
 from robo_rlft.training.evaluate import percent
 from robo_rlft.training.paths import data_path
-from robo_rlft.training.policies import load_policy
 from robo_rlft.training.progress import Progress, console
-from robo_rlft.training.rollout import History
 from robo_rlft.training.setup import make_env, prepare
+from robo_rlft.training.sources import Source, make_source
 from robo_rlft.training.statistics import wilson
 
 SEED = 2_000_000
 """First seed of recorded episodes, apart from those of training and evaluation."""
-
-
-class Source(Protocol):
-    """Something that acts: chunks of one or more steps."""
-
-    def start(self, obs: Obs) -> None:
-        """All environments begin an episode."""
-        ...
-
-    def act(self) -> Tensor:
-        """Actions for all environments, [N, steps, A], in the robot's units."""
-        ...
-
-    def push(self, result: ChunkResult) -> None:
-        """Take in what happened."""
-        ...
 
 
 def collect(config: Config, *, overwrite: bool = False) -> Path:
@@ -59,15 +42,38 @@ def collect(config: Config, *, overwrite: bool = False) -> Path:
         raise ConfigError(f"collect.keep is '{settings.keep}': choose 'success' or 'all'")
     env = make_env(config, min(settings.num_envs, settings.episodes), **settings.params)
     try:
-        source = _source(config, env)
+        first = _first_seed(config, target)
+        source = make_source(config, env, config.seed + first - _block(config.seed))
         provenance = {"collect": settings.source, "keep": settings.keep, "seed": config.seed, "env": config.env.id}
-        with DatasetWriter(target, env.robot, provenance, overwrite=overwrite) as writer:
-            tally = _record(config, env, source, writer)
+        provenance |= {"first_seed": first, "num_envs": env.num_envs}
+        provenance |= {"actor": settings.actor, "teacher_share": settings.teacher_share} if settings.actor else {}
+        with DatasetWriter(target, env.robot, provenance, resume=settings.append, overwrite=overwrite) as writer:
+            tally = _record(config, env, source, writer, range(first, first + env.num_envs))
             writer.commit()
+            count = writer.num_episodes
     finally:
         env.close()
-    console.print(f"{target}: {settings.episodes} episodes; {settings.source} {tally.summary(env.has_success)}")
+    actor = settings.actor or settings.source
+    console.print(f"{target}: {count} episodes; {actor} {tally.summary(env.has_success)}")
     return target
+
+
+def _block(seed: int) -> int:
+    """Seeds of one collection never meet those of another with a different config.seed."""
+    return SEED + 100_000 * seed
+
+
+def _first_seed(config: Config, target: Path) -> int:
+    """Where the environments start: beyond every start that an existing data set, if one is added to, has used."""
+    if not (config.collect.append and (target / HEADER_FILE).exists()):
+        return _block(config.seed)
+    source = Dataset.open(target).source
+    return max([_block(config.seed), *(_end(record) for record in (source, *source.get("resumed", [])))])
+
+
+def _end(record: Mapping[str, Any]) -> int:
+    """The seed after those of one recording; records that do not say leave room for many environments."""
+    return int(record.get("first_seed", _block(record.get("seed", 0)))) + int(record.get("num_envs", 10_000))
 
 
 @dataclass
@@ -98,29 +104,29 @@ class _Tally:
         return f"reached a mean return of {sum(self.returns) / tried:,.0f} in {tried}"
 
 
-def _record(config: Config, env: BatchEnv, source: Source, writer: DatasetWriter) -> _Tally:
+def _record(config: Config, env: BatchEnv, source: Source, writer: DatasetWriter, seeds: Sequence[int]) -> _Tally:
     """Record until enough episodes are kept."""
-    settings = config.collect
+    settings, before = config.collect, writer.num_episodes
     limit = settings.max_attempts or 20 * settings.episodes
-    recorder = _Recorder(env)
+    recorder = _Recorder(env, seeds)
     tally = _Tally()
-    # Seeds of one collection never meet those of another with a different config.seed.
-    obs, _ = env.reset(seed=SEED + 100_000 * config.seed)
-    source.start(obs)
+    obs, _ = env.reset(seed=seeds)
+    source.start(obs, seeds)
     recorder.start(obs)
     with Progress("collect", settings.episodes, unit="episodes") as progress:
-        while writer.num_episodes < settings.episodes:
-            result = env.step_chunk(action := source.act(), "all")
-            for episode in recorder.push(action, result):
+        while (kept := writer.num_episodes - before) < settings.episodes:
+            action, label = source.act()
+            result = env.step_chunk(action, "all")
+            for episode in recorder.push(label, result):
                 tally.count(episode)
-                keep = (episode.success or settings.keep == "all") and writer.num_episodes < settings.episodes
-                if keep:
+                if (episode.success or settings.keep == "all") and kept < settings.episodes:
                     writer.append(episode)
+                    kept += 1
             source.push(result)
-            progress.update(writer.num_episodes, tally.shown(env.has_success))
-            if len(tally.returns) >= limit and writer.num_episodes < settings.episodes:
+            progress.update(kept, tally.shown(env.has_success))
+            if len(tally.returns) >= limit and kept < settings.episodes:
                 raise ConfigError(
-                    f"kept {writer.num_episodes} of {settings.episodes} episodes in {len(tally.returns)} attempts: "
+                    f"kept {kept} of {settings.episodes} episodes in {len(tally.returns)} attempts: "
                     f"raise collect.max_attempts, keep failures with collect.keep=all, or use a better "
                     f"collect.source than '{settings.source}'"
                 )
@@ -128,10 +134,14 @@ def _record(config: Config, env: BatchEnv, source: Source, writer: DatasetWriter
 
 
 class _Recorder:
-    """Cuts the stream of chunks of a batch into episodes."""
+    """Cuts the stream of chunks of a batch into episodes.
 
-    def __init__(self, env: BatchEnv) -> None:
+    An environment's first episode starts from its seed, those after it from what the seed's generator gives next.
+    """
+
+    def __init__(self, env: BatchEnv, seeds: Sequence[int]) -> None:
         self.env = env
+        self.seeds: list[int | None] = list(seeds)
         self.rows: list[list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]] = [[] for _ in range(env.num_envs)]
         self.first: list[dict[str, np.ndarray]] = []
 
@@ -151,8 +161,8 @@ class _Recorder:
         return finished
 
     def _cut(self, i: int, result: ChunkResult) -> Episode:
-        rows, first = self.rows[i], self.first[i]
-        self.rows[i] = []
+        rows, first, seed = self.rows[i], self.first[i], self.seeds[i]
+        self.rows[i], self.seeds[i] = [], None
         self.first[i] = {k: v[i].cpu().numpy().copy() for k, v in result.obs.items()}
         return Episode(
             observation={k: np.concatenate([first[k][None], *(r[0][k] for r in rows)]) for k in first},
@@ -161,55 +171,8 @@ class _Recorder:
             terminated=bool(result.terminated[i]),
             truncated=bool(result.truncated[i]),
             success=bool(result.success[i]),
+            seed=seed,
         )
-
-
-class _ExpertSource:
-    """A scripted expert, one step at a time."""
-
-    def __init__(self, env: BatchEnv, seed: int) -> None:
-        self.expert = experts.make(env, seed)
-        self.obs: Obs = {}
-
-    def start(self, obs: Obs) -> None:
-        self.obs = obs
-        self.expert.reset()
-
-    def act(self) -> Tensor:
-        return self.expert.act(self.obs).unsqueeze(1)
-
-    def push(self, result: ChunkResult) -> None:
-        self.obs = result.obs
-        ended = result.done.nonzero().flatten().tolist()
-        if ended:
-            self.expert.reset(ended)
-
-
-class _PolicySource:
-    """A trained policy with its exploration noise (or without)."""
-
-    def __init__(self, config: Config, env: BatchEnv) -> None:
-        self.policy, _ = load_policy(config.collect.source)
-        self.policy.robot.check(env.robot, f"policy {config.collect.source}", f"environment {config.env.id}")
-        self.policy.to(config.device)
-        self.deterministic = config.collect.deterministic or not self.policy.chain.has_likelihood
-        self.history = History(self.policy.config.obs_horizon, self.policy.config.obs_keys)
-        self.generator = torch.Generator(config.device).manual_seed(config.seed)
-
-    def start(self, obs: Obs) -> None:
-        self.history.start(obs)
-
-    @torch.no_grad()
-    def act(self) -> Tensor:
-        chunk = self.policy.act(self.history.frames, self.generator, self.deterministic)
-        return chunk[:, : self.policy.config.execute]
-
-    def push(self, result: ChunkResult) -> None:
-        self.history.push(result)
-
-
-def _source(config: Config, env: BatchEnv) -> Source:
-    return _ExpertSource(env, config.seed) if config.collect.source == "expert" else _PolicySource(config, env)
 
 
 __all__ = ["collect"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robo_rlft.learning.config import BCConfig, ChunkCriticConfig, PPOConfig
-from robo_rlft.policies.config import PolicyConfig
+from robo_rlft.policies.config import ChainConfig, NetworkConfig, PolicyConfig
 
 
 @dataclass
@@ -32,7 +32,11 @@ class CollectConfig:
 
     Attributes:
         episodes: episodes to keep.
-        source: `expert` (the task's scripted expert) or the path of a run or checkpoint.
+        source: whose actions are recorded: `expert` (the task's scripted expert) or the path of a run or checkpoint.
+        actor: who acts instead, `expert` or a run, while `source` labels every state it visits (DAgger), both without
+            exploration noise; empty lets the source act.
+        teacher_share: with an actor, probability that an episode is the source's own.
+        append: add the episodes to a data set that exists, from seeds it has not used.
         keep: `success` or `all`.
         num_envs: copies that record side by side.
         deterministic: sample a policy without its exploration noise.
@@ -42,6 +46,9 @@ class CollectConfig:
 
     episodes: int = 100
     source: str = "expert"
+    actor: str = ""
+    teacher_share: float = 0.0
+    append: bool = False
     keep: str = "success"
     num_envs: int = 64
     deterministic: bool = False
@@ -134,6 +141,37 @@ class RunConfig:
 
 
 @dataclass
+class ResidualConfig:
+    """A residual policy that corrects every step of a frozen policy (ResiP, Ankile et al. 2024).
+
+    Attributes:
+        enabled: `finetune` trains corrections of the policy it starts from, which stays as it is.
+        scale: size of the largest correction, in normalised action units (ResiP: .1).
+        network: of the residual (ResiP: two layers of 256, the last one zero at first).
+        chain: of the residual, Gaussian (ResiP: standard deviation e^-1, fixed).
+    """
+
+    enabled: bool = False
+    scale: float = 0.1
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(hidden=[256, 256], last_scale=0.0))
+    chain: ChainConfig = field(
+        default_factory=lambda: ChainConfig(name="gaussian", steps=1, latent_clip=0.0, init_std=0.3679, learn_std=False)
+    )
+
+    @property
+    def policy(self) -> PolicyConfig:
+        """The residual as a policy of single steps, of what its environment has normalised already."""
+        return PolicyConfig(
+            network=self.network,
+            chain=self.chain,
+            chunk=1,
+            execute=1,
+            obs_normaliser="none",
+            action_normaliser="bounds",
+        )
+
+
+@dataclass
 class DataConfig:
     """Demonstrations.
 
@@ -172,9 +210,15 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    residual: ResidualConfig = field(default_factory=ResidualConfig)
     bc: BCConfig = field(default_factory=BCConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     critic: ChunkCriticConfig = field(default_factory=ChunkCriticConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def learner(self) -> PolicyConfig:
+        """The policy that `finetune` trains: the residual, or `policy` itself."""
+        return self.residual.policy if self.residual.enabled else self.policy

@@ -22,9 +22,11 @@ from robo_rlft.training.checkpoint import Name
 from robo_rlft.training.config import Config
 from robo_rlft.training.files import atomic_write
 from robo_rlft.training.paths import acting_path, run_folder
+from robo_rlft.training.player import plan_of
 from robo_rlft.training.policies import adapted_policy
 from robo_rlft.training.progress import console, summary_table
 from robo_rlft.training.report import report_for
+from robo_rlft.training.residual import acting_env
 from robo_rlft.training.rollout import History
 from robo_rlft.training.setup import make_env, prepare
 from robo_rlft.training.statistics import Interval, bootstrap_mean, wilson
@@ -94,7 +96,7 @@ def evaluate_policy(config: Config, policy: Policy, *, name: str, folder: Path, 
     start = time.perf_counter()
     settings = config.evaluate
     policy = policy.to(config.device).eval()
-    env = make_env(config, min(settings.num_envs, settings.episodes))
+    env = acting_env(policy, make_env(config, min(settings.num_envs, settings.episodes)))
     try:
         policy.robot.check(env.robot, "the policy", f"environment {config.env.id}")
         seeds = range(settings.seed, settings.seed + settings.episodes)
@@ -110,7 +112,7 @@ def evaluate_policy(config: Config, policy: Policy, *, name: str, folder: Path, 
 
 def evaluate_in_training(config: Config, policy: Policy, folder: Path, iteration: int) -> dict[str, Any]:
     """A smaller evaluation on seeds of its own, without videos."""
-    env = make_env(config, min(config.env.num_envs, config.run.eval_episodes))
+    env = acting_env(policy, make_env(config, min(config.env.num_envs, config.run.eval_episodes)))
     seeds = range(TRAINING_SEED, TRAINING_SEED + config.run.eval_episodes)
     start = time.perf_counter()
     try:
@@ -126,14 +128,8 @@ def evaluate_in_training(config: Config, policy: Policy, folder: Path, iteration
 
 def actor_of(policy: Policy) -> Actor:
     """The policy's deterministic path from given noise, [N, H, A], or what a search makes of [N, points, H, A]."""
-
-    @torch.no_grad()
-    def act(obs: Obs, noise: Tensor) -> Tensor:
-        points = noise.view(len(noise), -1, *policy.event).transpose(0, 1).to(obs[policy.config.obs_keys[0]].device)
-        path = policy.sample(policy.encode(obs), points, deterministic=True)
-        return policy.to_robot(path.action[:, : policy.config.execute])
-
-    return act
+    plan = plan_of(policy)
+    return lambda obs, noise: policy.to_robot(plan(obs, noise)[:, : policy.config.execute])
 
 
 def play(
@@ -159,7 +155,7 @@ def film(config: Config, policy: Policy, folder: Path, name: str) -> list[str]:
     A machine that cannot render gives no videos and one line that says so.
     """
     count = config.evaluate.videos
-    env = make_env(config, count)
+    env = acting_env(policy, make_env(config, count))
     try:
         clips = _film(env, actor_of(policy), config, policy)
     except ConfigError as error:
@@ -229,7 +225,8 @@ def _play_wave(
     while alive.any():
         noise = torch.from_numpy(np.stack([episode_noise(s, chunk, shape) for s in seeds]))
         result = env.step_chunk(actor(history.frames, noise), "all" if history.needs_trace else "last")
-        ret += alive * result.reward.sum(1).double().cpu().numpy()
+        # In double precision the sum does not depend on how many steps a chunk has.
+        ret += alive * result.reward.double().sum(1).cpu().numpy()
         length += alive * result.length.cpu().numpy()
         success |= alive & result.success.cpu().numpy()
         alive &= ~result.done.cpu().numpy()

@@ -26,9 +26,10 @@ from robo_rlft.training.config import Config
 from robo_rlft.training.critic_rounds import CriticTrainer
 from robo_rlft.training.evaluate import evaluate_in_training
 from robo_rlft.training.paths import SCRATCH, run_path, source_path
-from robo_rlft.training.policies import policy_meta, start_policy
+from robo_rlft.training.policies import policy_meta, residual_policy, start_policy
 from robo_rlft.training.progress import Progress, share_done
 from robo_rlft.training.report import report_for
+from robo_rlft.training.residual import acting_env
 from robo_rlft.training.rollout import Collector, Rollout
 from robo_rlft.training.run import Run
 from robo_rlft.training.setup import make_env, prepare
@@ -69,12 +70,13 @@ class FineTuner:
     def __init__(self, config: Config, run: Run) -> None:
         self.config, self.run = config, run
         self.device = torch.device(config.device)
-        self.env = make_env(config, config.env.num_envs)
+        env = make_env(config, config.env.num_envs)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.shuffle = torch.Generator().manual_seed(config.seed + 1)
-        self.learner = make_learner(config, self.env.robot)
+        self.learner = make_learner(config, env.robot)
+        self.env = acting_env(self.learner.policy, env)
         self.scratch = config.run.checkpoint == SCRATCH
-        self.stats = RunningStats() if self.scratch and config.policy.obs_normaliser == "gaussian" else None
+        self.stats = RunningStats() if self.scratch and config.learner.obs_normaliser == "gaussian" else None
         self.scale = RewardScale(config.env.num_envs, config.ppo.gamma)
         self.iteration, self.env_steps, self.episodes, self.wall, self.best = 0, 0, 0, 0.0, float("-inf")
         self.recent: list[float] = []
@@ -93,10 +95,10 @@ class FineTuner:
         """Iterate until the configured end."""
         config, chain = self.config, self.learner.policy.chain
         self.run.log(
-            f"fine-tuning {config.env.id}: chain {config.policy.chain.name}, K = {chain.steps}, "
-            f"{_objective(config)}, networks in {resolve(config.policy.chain.precision, self.device)}"
+            f"fine-tuning {config.env.id}: chain {chain.config.name}, K = {chain.steps}, "
+            f"{_objective(config)}, networks in {resolve(chain.config.precision, self.device)}"
         )
-        per_round = config.ppo.rollout * config.env.num_envs * config.policy.execute
+        per_round = config.ppo.rollout * config.env.num_envs * config.learner.execute
         with Progress(
             "fine-tune", config.ppo.iterations * per_round, unit="env steps", done=self.env_steps
         ) as progress:
@@ -297,10 +299,10 @@ def make_learner(config: Config, robot: RobotSpec) -> ppo.Learner:
     policy = _starting_policy(config, robot)
     if not policy.chain.has_likelihood and config.ppo.objective == "surrogate":
         raise ConfigError(
-            f"policy.chain.name={config.policy.chain.name} has no likelihood, fine-tuning needs one: "
+            f"policy.chain.name={config.learner.chain.name} has no likelihood, fine-tuning needs one: "
             "use policy.chain.name=reinflow"
         )
-    critic = Critic(robot, config.ppo.critic_hidden, config.policy.obs_clip, config.policy.chain.precision)
+    critic = Critic(policy.robot, config.ppo.critic_hidden, policy.config.obs_clip, policy.config.chain.precision)
     if critic.key in policy.config.obs_keys:
         critic.norm.load_state_dict(policy.obs_affine(critic.key).state_dict())
     reference = copy.deepcopy(policy).requires_grad_(False) if config.ppo.bc_coef > 0 else None
@@ -319,6 +321,8 @@ def make_learner(config: Config, robot: RobotSpec) -> ppo.Learner:
 
 
 def _starting_policy(config: Config, robot: RobotSpec) -> Policy:
+    if config.residual.enabled:
+        return residual_policy(config, source_path(config), robot)
     if config.run.checkpoint != SCRATCH:
         return start_policy(config, source_path(config), robot)
     policy = Policy(config.policy, robot)

@@ -16,9 +16,11 @@ from robo_rlft.policies.chains import chain_type
 from robo_rlft.policies.chunk_critic import ChunkCritic
 from robo_rlft.policies.guidance import GuidedPolicy
 from robo_rlft.policies.pairs import check_pair, same_units
+from robo_rlft.policies.residual import ResidualPolicy, residual_robot
 from robo_rlft.policies.search import SVDD, BestOfN, SearchPolicy
 from robo_rlft.spec import RobotSpec
 from robo_rlft.training.checkpoint import Checkpoint, Name, check_contradictions, describe, load_for
+from robo_rlft.training.compare import plain
 from robo_rlft.training.config import Config, EvaluateConfig
 from robo_rlft.training.paths import SCRATCH, run_folder, source_path
 from robo_rlft.training.run import read_config
@@ -28,6 +30,8 @@ CRITIC = "chunk_critic"
 FREE = ("policy.chain", "policy.execute")
 """Policy settings that fine-tuning may change: the network's weights serve every execution horizon and every chain of
 one prediction (velocity, noise ...)."""
+RESIDUAL = "residual"
+"""Entry of a checkpoint's description that makes it a residual on the policy described there."""
 
 
 def load_policy(path: Path | str, name: Name = "last") -> tuple[Policy, dict[str, Any]]:
@@ -44,7 +48,7 @@ def load_policy(path: Path | str, name: Name = "last") -> tuple[Policy, dict[str
         CheckpointError: no or a damaged checkpoint, or weights that do not fit its own description.
     """
     checkpoint = load_for(path, name)
-    policy = Policy(_policy_config(checkpoint), checkpoint.robot)
+    policy = _described(checkpoint)
     _load_weights(policy, checkpoint.weights["policy"], checkpoint, allow_missing=())
     return policy.eval(), checkpoint.meta
 
@@ -57,12 +61,35 @@ def start_policy(config: Config, path: Path | str, robot: RobotSpec) -> Policy:
         SpecError: the environment does not offer what the policy reads.
     """
     checkpoint = load_for(path)
-    _check_prediction(_policy_config(checkpoint), config.policy, path)
+    if RESIDUAL in checkpoint.meta:
+        raise CheckpointError(
+            f"checkpoint {path} is a residual on a frozen policy, which `finetune` cannot train as one: start from its "
+            "base, or clone what it does (collect.source) and start from that"
+        )
+    _check_prediction(_policy_config(checkpoint.meta["policy"]), config.policy, path)
     check_contradictions(checkpoint.meta, {"policy": _plain(config.policy)}, free=FREE, where=f"checkpoint {path}")
     checkpoint.robot.check(robot, f"checkpoint {path}", f"environment {robot.env_id}")
     policy = Policy(config.policy, robot)
     _load_weights(policy, checkpoint.weights["policy"], checkpoint, allow_missing=("chain.",))
     return policy
+
+
+def residual_policy(config: Config, path: Path | str, robot: RobotSpec) -> ResidualPolicy:
+    """A new residual, whose first actions are those of the checkpoint's policy, on that policy of any chain.
+
+    Raises:
+        ConfigError: no policy to correct, or one that is a residual itself.
+        SpecError: the environment does not offer what the policy reads.
+    """
+    if str(path) == SCRATCH:
+        raise ConfigError("residual.enabled=true needs a policy to correct: name a run with run.checkpoint, not none")
+    base, _ = load_policy(path)
+    if isinstance(base, ResidualPolicy):
+        raise ConfigError(
+            f"{path} is a residual, which cannot be the base of another: name its base, or clone it first"
+        )
+    base.robot.check(robot, f"checkpoint {path}", f"environment {robot.env_id}")
+    return ResidualPolicy(config.residual.policy, base, residual_robot(robot, base), config.residual.scale)
 
 
 def adapted_policy(config: Config, path: Path | str, name: Name = "last") -> tuple[Policy, dict[str, Any]]:
@@ -165,6 +192,8 @@ def policy_meta(
         "action_offset": policy.action_norm.offset.tolist(),
         "action_scale": policy.action_norm.scale.tolist(),
     }
+    if isinstance(policy, ResidualPolicy):
+        more[RESIDUAL] = plain(policy.describe())
     return describe(
         algorithm=algorithm,
         robot=policy.robot,
@@ -176,8 +205,17 @@ def policy_meta(
     )
 
 
-def _policy_config(checkpoint: Checkpoint) -> PolicyConfig:
-    merged = OmegaConf.merge(OmegaConf.structured(PolicyConfig), checkpoint.meta["policy"])
+def _described(checkpoint: Checkpoint) -> Policy:
+    """The policy that a checkpoint says it holds, untrained."""
+    config, residual = _policy_config(checkpoint.meta["policy"]), checkpoint.meta.get(RESIDUAL)
+    if residual is None:
+        return Policy(config, checkpoint.robot)
+    base = Policy(_policy_config(residual["base"]["policy"]), RobotSpec.from_dict(residual["base"]["robot"]))
+    return ResidualPolicy(config, base, checkpoint.robot, float(residual["scale"]))
+
+
+def _policy_config(settings: Mapping[str, Any]) -> PolicyConfig:
+    merged = OmegaConf.merge(OmegaConf.structured(PolicyConfig), settings)
     config = OmegaConf.to_object(merged)
     assert isinstance(config, PolicyConfig)
     return config

@@ -43,12 +43,19 @@ class History:
 
     def push(self, result: ChunkResult) -> None:
         """Take in a chunk: its last observations, or the new episode's first where the old one ended."""
+        self.advance(result)
+        if bool(result.done.any()):
+            self.restart(result.obs, result.done)
+
+    def advance(self, result: ChunkResult) -> None:
+        """Take in a chunk as if no episode had ended in it."""
+        self.frames = self.after(result)
+
+    def restart(self, obs: Obs, rows: Bool[Tensor, " env"]) -> None:
+        """Some environments begin an episode with their rows of `obs`."""
         for key in self.keys:
-            fresh = _repeat(result.obs[key], self.horizon)
-            if self.horizon > 1:
-                done = result.done.view(-1, *[1] * (fresh.ndim - 1))
-                fresh = torch.where(done, fresh, self._seen(key, result))
-            self.frames[key] = fresh
+            fresh = _repeat(obs[key], self.horizon)
+            self.frames[key] = torch.where(rows.view(-1, *[1] * (fresh.ndim - 1)), fresh, self.frames[key])
 
     def after(self, result: ChunkResult) -> Obs:
         """What a policy would see after a chunk if no episode ended in it; to be asked before `push`."""

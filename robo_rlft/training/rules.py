@@ -44,6 +44,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "critic.aggregate": ("mean", "min"),
 }
 """Settings that name one of a few things."""
+CHOICES |= {
+    "residual.network.name": ("mlp",),
+    "residual.chain.name": ("gaussian",),
+    "residual.chain.precision": PRECISIONS,
+}
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ RANGES: dict[str, Interval] = {
     "data.episodes": AT_LEAST_ZERO,
     "collect.episodes": AT_LEAST_ONE,
     "collect.num_envs": AT_LEAST_ONE,
+    "collect.teacher_share": FRACTION,
     "collect.max_attempts": AT_LEAST_ZERO,
     "policy.network.hidden": AT_LEAST_ONE,
     "policy.network.time_dim": Interval(2),
@@ -107,6 +113,8 @@ RANGES: dict[str, Interval] = {
     "policy.chunk": AT_LEAST_ONE,
     "policy.execute": AT_LEAST_ONE,
     "policy.obs_clip": AT_LEAST_ZERO,
+    "policy.network.last_scale": AT_LEAST_ZERO,
+    "residual.scale": Interval(0, 1, open_low=True),
     "bc.steps": AT_LEAST_ONE,
     "bc.batch_size": AT_LEAST_ONE,
     "bc.lr": POSITIVE,
@@ -175,6 +183,11 @@ RANGES: dict[str, Interval] = {
     "run.wall_seconds": AT_LEAST_ZERO,
 }
 """Bounds of numbers; for a list, of each of its entries."""
+RANGES |= {
+    key.replace("policy", "residual", 1): interval
+    for key, interval in RANGES.items()
+    if key.startswith(("policy.network.", "policy.chain."))
+}
 
 Rule = Callable[[Config], Iterator[str]]
 
@@ -274,7 +287,7 @@ def _ppo_schedule(config: Config) -> Iterator[str]:
 def _ppo_likelihood(config: Config) -> Iterator[str]:
     if config.algorithm != "ppo":
         return
-    chain, awr = config.policy.chain.name, config.ppo.objective == "awr"
+    chain, awr = config.learner.chain.name, config.ppo.objective == "awr"
     if chain == "euler" and not awr:
         yield (
             "policy.chain.name=euler is deterministic and has no likelihood to fine-tune: choose reinflow, or gaussian "

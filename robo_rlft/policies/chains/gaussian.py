@@ -15,7 +15,7 @@ from robo_rlft.policies.config import ChainConfig
 
 
 class Gaussian(Chain):
-    """x_0 = 0, x_1 ~ N(v(0, 0), diag(sigma^2)) with one learned sigma per entry of the chunk, not of the state."""
+    """x_0 = 0, x_1 ~ N(v(0, 0), diag(sigma^2)) with one sigma per entry of the chunk (not of the state)."""
 
     starts_from_noise = False
     scores_start = False
@@ -24,7 +24,7 @@ class Gaussian(Chain):
         super().__init__(config, event, cond_width, feature_width)
         self.steps = self.window = self.scored_steps = 1
         self.times = [0.0]
-        self.log_std = nn.Parameter(torch.full(event, math.log(config.init_std)))
+        self.log_std = nn.Parameter(torch.full(event, math.log(config.init_std)), requires_grad=config.learn_std)
 
     def follow_in(self, steps: int) -> None:
         """No flow."""

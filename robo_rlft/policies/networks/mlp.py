@@ -29,8 +29,7 @@ class MLPVelocity(nn.Module):
         self.time = TimeEmbedding(config.time_dim)
         self.feature_width = config.hidden[-1]
         size = event[0] * event[1]
-        # A small last layer starts the Gaussian chain near zero mean; the flow loss does not mind.
-        self.net = mlp(size + config.time_dim + cond_width, config.hidden, size, last_scale=0.01)
+        self.net = mlp(size + config.time_dim + cond_width, config.hidden, size, last_scale=config.last_scale)
 
     def forward(
         self, x: Float[Tensor, "batch chunk action"], t: Float[Tensor, " batch"], cond: Cond
