@@ -87,7 +87,8 @@ def test_the_whole_way(method: str, folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["reinflow", "flow_sde", "flow_noise", "fpo", "dsrl", "awr"])
 def test_one_cloned_flow_serves_every_flow_method(method: str, folder: Path, tmp_path: Path) -> None:
     """And before the first step it acts as the cloned policy does, from its most likely noise where it chooses that."""
-    config = settings(folder, method, tmp_path / "run", f"run.checkpoint={folder / 'flow'}")
+    words = (f"run.checkpoint={folder / 'flow'}", "policy.chain.latent_clip=1")
+    config = settings(folder, method, tmp_path / "run", *words)
     still = replace(config, ppo=replace(config.ppo, actor_lr=0.0, actor_lr_final=0.0))
     finetune(still)
     cloned, _ = load_policy(folder / "flow")
