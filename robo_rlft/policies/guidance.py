@@ -10,7 +10,7 @@ costs two network calls a step.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -57,7 +57,7 @@ class GuidedPolicy(Policy):
         _check_pair(tuned, reference)
         chain = replace(tuned.config.chain, name="euler")
         super().__init__(replace(tuned.config, chain=chain), tuned.robot)
-        for mine, theirs in ((self.obs_norm, tuned.obs_norm), (self.action_norm, tuned.action_norm)):
+        for mine, theirs in _shared(self, tuned):
             mine.load_state_dict(theirs.state_dict())
         self.network = GuidedVelocity(copy.deepcopy(reference.network), copy.deepcopy(tuned.network))
         self.register_buffer("weight", torch.tensor(float(weight)))
@@ -74,6 +74,11 @@ class GuidedPolicy(Policy):
         return Cond(torch.cat([seen, self.weight.expand(seen.shape[0], 1) if weight is None else weight], dim=-1))
 
 
+def _shared(mine: Policy, theirs: Policy) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """The parts both policies have in common."""
+    return ((getattr(mine, name), getattr(theirs, name)) for name in _SHARED)
+
+
 def _check_pair(tuned: Policy, reference: Policy) -> None:
     for chain in (tuned.config.chain, reference.config.chain):
         if (found := chain_type(chain).prediction(chain)) != VELOCITY:
@@ -84,10 +89,13 @@ def _check_pair(tuned: Policy, reference: Policy) -> None:
             raise ConfigError(f"guidance: policy.{label} is {a} in the fine-tuned policy and {b} in its reference")
     if tuned.chain.steps != reference.chain.steps:
         raise ConfigError(f"guidance: K is {tuned.chain.steps} here and {reference.chain.steps} in the reference")
-    norms = {"obs_norm", "action_norm"}
-    left, right = ({k: v for k, v in p.state_dict().items() if k.split(".")[0] in norms} for p in (tuned, reference))
+    left, right = ({k: v for k, v in p.state_dict().items() if k.split(".")[0] in _SHARED} for p in (tuned, reference))
     if any(not torch.equal(value, right[key]) for key, value in left.items()):
         raise ConfigError(
-            "guidance: the two policies normalise differently, so their velocities do not add up; the reference must "
-            "be the policy that fine-tuning began with"
+            "guidance: the two policies normalise or encode differently, so their velocities do not add up; the "
+            "reference must be the policy that fine-tuning began with, and fine-tuning must have left its image encoders "
+            "alone"
         )
+
+
+_SHARED = ("obs_norm", "action_norm", "encoders")

@@ -16,6 +16,7 @@ from robo_rlft.envs.base import BatchEnv, ChunkResult, Obs
 from robo_rlft.learning.common.gae import chunk_reward
 from robo_rlft.policies import Policy
 from robo_rlft.policies.chains import Path
+from robo_rlft.spec import IMAGE_PREFIX
 
 
 class History:
@@ -72,8 +73,8 @@ class Rollout:
 
     Attributes:
         obs: what the policy saw, with history, [T * N, obs_horizon, ...].
-        critic_obs: newest observations of every group, [T * N, ...].
-        final_obs: observations after each chunk, before any reset, [T * N, ...].
+        critic_obs: newest observations of every group but images, [T * N, ...].
+        final_obs: those after each chunk, before any reset, [T * N, ...].
         path: sampled paths, T * N rows.
         reward: discounted reward within each chunk, [T, N].
         executed: control steps executed, [T, N].
@@ -126,7 +127,7 @@ class Collector:
         steps: list[dict[str, Any]] = []
         episodes: list[tuple[float, int, bool]] = []
         for _ in range(chunks):
-            frames, newest = dict(self.history.frames), dict(self.obs)
+            frames, newest = dict(self.history.frames), _vectors(self.obs)
             with self.watch.time("inference"):
                 cond = policy.encode(frames)
                 path = policy.sample(cond, policy.draw_noise(len(cond), self.generator))
@@ -178,6 +179,11 @@ class Collector:
         return finished
 
 
+def _vectors(obs: Obs) -> Obs:
+    """Everything but images: the value function reads none, and a rollout of them is large."""
+    return {k: v for k, v in obs.items() if not k.startswith(IMAGE_PREFIX)}
+
+
 def _repeat(x: Tensor, horizon: int) -> Tensor:
     return x.unsqueeze(1).repeat_interleave(horizon, dim=1)
 
@@ -188,7 +194,7 @@ def _stack(steps: list[dict[str, Any]], episodes: list[tuple[float, int, bool]],
     return Rollout(
         obs=_cat([s["frames"] for s in steps]),
         critic_obs=_cat([s["newest"] for s in steps]),
-        final_obs=_cat([r.final_obs for r in results]),
+        final_obs=_cat([_vectors(r.final_obs) for r in results]),
         path=Path(
             torch.cat([p.latents for p in paths], dim=1),
             torch.cat([p.scored for p in paths], dim=1),

@@ -148,9 +148,16 @@ class View:
 
     def close(self) -> None:
         """Free the context."""
-        self._gl.make_current()
-        self._context.free()
-        self._gl.free()
+        if self._gl is not None:
+            self._gl.make_current()
+            self._context.free()
+            self._gl.free()
+            self._gl = None
+
+    def __del__(self) -> None:
+        # Left to the interpreter, MuJoCo would free its objects in whatever context is current: another view's.
+        if getattr(self, "_context", None) is not None and not sys.is_finalizing():
+            self.close()
 
 
 def camera_number(model: mujoco.MjModel, name: str) -> int:

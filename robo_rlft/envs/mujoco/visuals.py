@@ -50,8 +50,11 @@ def _colours(rng: np.random.Generator, model: mujoco.MjModel, scale: float) -> V
 
 
 def _towards(rng: np.random.Generator, rgba: np.ndarray, scale: float) -> Float[np.ndarray, "row 4"]:
+    """What has one colour keeps one colour: the sides of a part stay a part."""
+    _, kind = np.unique(rgba, axis=0, return_inverse=True)
+    goal = rng.uniform(0.0, 1.0, (len(rgba), 3))[kind.reshape(-1)]
     mixed = rgba.copy()
-    mixed[:, :3] += scale * (rng.uniform(0.0, 1.0, (len(rgba), 3)) - rgba[:, :3])
+    mixed[:, :3] += scale * (goal - rgba[:, :3])
     return mixed
 
 
