@@ -133,7 +133,7 @@ def _manifest(policy: Policy, source: Mapping[str, Any], files: Mapping[str, str
             guidance=float(policy.weight) if isinstance(policy, GuidedPolicy) else None,
         ),
         normalisation={
-            **{key: _normaliser(policy.obs_affine(key), policy.obs_affine(key).clip) for key in config.obs_keys},
+            **{key: _normaliser(policy.obs_affine(key), policy.obs_affine(key).clip) for key in policy.vector_keys},
             "action": _normaliser(policy.action_norm, clip=1.0),
         },
         source=plain(source),

@@ -15,7 +15,7 @@ import numpy as np
 
 from robo_rlft.errors import BundleError, SpecError, UserError
 from robo_rlft.export.manifest import GUIDANCE, OBSERVATION_PREFIX, read_manifest
-from robo_rlft.export.runtime import as_float32
+from robo_rlft.export.runtime import as_float32, as_image
 from robo_rlft.export.wire import ClosedError, LateError, Message, receive, send
 
 MODULE = "robo_rlft.export.server"
@@ -75,10 +75,14 @@ class PolicyProcess:
         """
         given = {OBSERVATION_PREFIX + key: value for key, value in observation.items()} | {"noise": noise}
         fields = {} if guidance is None else {GUIDANCE: guidance}
-        self._send(Message("act", fields, {name: as_float32(name, value) for name, value in given.items()}))
+        self._send(Message("act", fields, {name: self._as_sent(name, value) for name, value in given.items()}))
         answer = self._receive(self.timeout_s)
         self.inference_s = float(answer.fields["seconds"])
         return answer.arrays["action"]
+
+    def _as_sent(self, name: str, value: np.ndarray) -> np.ndarray:
+        image = name.removeprefix(OBSERVATION_PREFIX) in self.manifest.images
+        return as_image(name, value) if image else as_float32(name, value)
 
     def close(self) -> None:
         """End the process: by closing its input, and by force if it does not follow."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 import numpy as np
 import onnx
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from robo_rlft.export.manifest import GUIDANCE, OBSERVATION_PREFIX
@@ -42,7 +42,7 @@ class DeterministicPolicy(nn.Module):
         self.register_buffer("high", torch.tensor(limits.high or (torch.inf,), dtype=torch.float32))
 
     def forward(
-        self, noise: Float[Tensor, "env chunk action"], *inputs: Float[Tensor, "env ..."]
+        self, noise: Float[Tensor, "env chunk action"], *inputs: Shaped[Tensor, "env ..."]
     ) -> Float[Tensor, "env chunk action"]:
         """Actions in the robot's units."""
         keys = self.policy.config.obs_keys
@@ -69,7 +69,9 @@ def to_onnx(module: DeterministicPolicy) -> bytes:
     policy = module.policy
     keys = policy.config.obs_keys
     # Two rows: the exporter takes an axis of length 1 for a constant.
-    inputs = [torch.zeros(2, policy.config.obs_horizon, *policy.robot.observation[k].shape) for k in keys]
+    dtypes = [torch.uint8 if k in policy.image_keys else torch.float32 for k in keys]
+    shapes = [(2, policy.config.obs_horizon, *policy.robot.observation[k].shape) for k in keys]
+    inputs = [torch.zeros(shape, dtype=dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
     inputs += [torch.ones(2, 1)] if GUIDANCE in module.inputs else []
     with _quiet(), _full_precision():
         program = torch.onnx.export(

@@ -2,7 +2,7 @@
 
     BUNDLE/
       controller.yaml   robot, stages, rates, normalisation, provenance, hashes of the other files
-      policy.onnx       observations and noise in, a chunk of actions out, both in the robot's units
+      policy.onnx       observations (images as bytes) and noise in, a chunk of actions out, both in the robot's units
       golden.npz        inputs and outputs every runtime compares before it moves anything
 
 The file's last line, `digest`, is the SHA-256 of every byte before that line, so that a hand-edited limit or joint
@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from robo_rlft.errors import BundleError, SpecError
-from robo_rlft.spec import RobotSpec
+from robo_rlft.spec import IMAGE_PREFIX, RobotSpec
 
 FORMAT = "robo_rlft.controller"
 VERSION = 1
@@ -51,7 +51,8 @@ class Stage:
         name: `policy`.
         file: ONNX file in the bundle.
         rate_hz: calls per second: the robot's rate over `execute`.
-        observation: keys it reads, each float32 [N, obs_horizon, width] in the robot's units.
+        observation: keys it reads, each float32 [N, obs_horizon, width] in the robot's units; `image/<camera>` is uint8
+            [N, obs_horizon, height, width, 3], rows from the top down, red first.
         obs_horizon: observations of consecutive control steps, the present one last.
         chunk: H, actions it returns, float32 [N, H, A] in the robot's units.
         execute: actions that are executed before the next call.
@@ -82,7 +83,7 @@ class Manifest:
     Attributes:
         robot: observation layout, action names, limits, rate.
         stage: the bundle's one stage.
-        normalisation: by observation key and for `action`.
+        normalisation: by observation key and for `action`; images have none.
         source: where the policy came from: run, checkpoint, training, versions. Informative.
         files: SHA-256 of every other file by name.
         tolerance: largest accepted difference from the golden actions.
@@ -108,6 +109,16 @@ class Manifest:
         }
         weight = {} if self.stage.guidance is None else {GUIDANCE: (1,)}
         return {**observed, "noise": self.event, **weight}
+
+    def input_dtypes(self) -> dict[str, str]:
+        """numpy names of the model inputs' types: `uint8` for images, else `float32`."""
+        images = {OBSERVATION_PREFIX + key for key in self.images}
+        return {name: "uint8" if name in images else "float32" for name in self.input_shapes()}
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Observation keys that are images."""
+        return tuple(key for key in self.stage.observation if key.startswith(IMAGE_PREFIX))
 
     def action_scale(self) -> tuple[float, ...]:
         """What differences of actions are measured in, one figure per entry: at least 1."""
@@ -201,7 +212,7 @@ def _check_digest(path: Path, raw: bytes) -> None:
 
 
 def _to_dict(manifest: Manifest) -> dict[str, Any]:
-    stage = manifest.stage
+    stage, dtypes = manifest.stage, manifest.input_dtypes()
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -210,7 +221,9 @@ def _to_dict(manifest: Manifest) -> dict[str, Any]:
             {
                 **vars(stage),
                 "observation": list(stage.observation),
-                "inputs": {k: {"dtype": "float32", "shape": ["N", *v]} for k, v in manifest.input_shapes().items()},
+                "inputs": {
+                    k: {"dtype": dtypes[k], "shape": ["N", *v]} for k, v in manifest.input_shapes().items()
+                },
                 "outputs": {"action": {"dtype": "float32", "shape": ["N", *manifest.event]}},
             }
         ],

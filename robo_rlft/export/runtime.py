@@ -51,10 +51,10 @@ class Controller:
         path = Path(bundle)
         self.manifest = read_manifest(path)
         files = {name: _verified(path, name, self.manifest) for name in (MODEL_FILE, GOLDEN_FILE)}
-        self._shapes = self.manifest.input_shapes()
+        self._shapes, self._dtypes = self.manifest.input_shapes(), self.manifest.input_dtypes()
         self._session = _session(path / MODEL_FILE, files[MODEL_FILE], threads)
         _check_signature(path / MODEL_FILE, self._session, self._shapes)
-        self.golden = load_golden(path / GOLDEN_FILE, files[GOLDEN_FILE], self._shapes, self.manifest.event)
+        self.golden = load_golden(path / GOLDEN_FILE, files[GOLDEN_FILE], self.manifest)
         self.golden_error = self._check_golden(path)
 
     def act(
@@ -63,7 +63,8 @@ class Controller:
         """The chunk of actions to execute next.
 
         Args:
-            observation: per key float32 [N, obs_horizon, width] in the robot's units, the present one last.
+            observation: per key float32 [N, obs_horizon, width] in the robot's units, or for an image uint8
+                [N, obs_horizon, height, width, 3]; the present one last.
             noise: x_0, float32 [N, H, A]; standard normal, or zeros for the most likely start.
             guidance: w of RLG, for bundles that have it; None takes the bundle's own.
 
@@ -71,7 +72,8 @@ class Controller:
             float32 [N, H, A] in the robot's units, within the robot's limits.
 
         Raises:
-            SpecError: a key or shape is wrong, a value is not finite, or the bundle has no guidance to set.
+            SpecError: a key or shape is wrong, a value is not finite, an image is not uint8, or the bundle has no
+                guidance to set.
             BundleError: the model returned a value that is not finite.
         """
         feed = self._feed(observation, noise, guidance)
@@ -103,6 +105,8 @@ class Controller:
             raise SpecError(
                 f"'{name}' must have shape {list(shape)} (rows, then {list(shape[1:])}), got {list(np.shape(value))}"
             )
+        if self._dtypes[name] == "uint8":
+            return as_image(name, value)
         array = as_float32(name, value)
         if not np.isfinite(array).all():
             raise SpecError(self._not_finite(name, array))
@@ -149,25 +153,35 @@ def as_float32(name: str, value: np.ndarray) -> np.ndarray:
         raise SpecError(f"'{name}' must hold numbers, got {np.asarray(value).dtype}") from error
 
 
-def load_golden(
-    path: Path, data: bytes, shapes: Mapping[str, tuple[int, ...]], event: tuple[int, int]
-) -> dict[str, np.ndarray]:
+def as_image(name: str, value: np.ndarray) -> np.ndarray:
+    """Contiguous uint8 pixels.
+
+    Raises:
+        SpecError: they are something else: a scaled image would be misread without a word.
+    """
+    if np.asarray(value).dtype != np.uint8:
+        raise SpecError(f"'{name}' must be uint8 (0 .. 255), got {np.asarray(value).dtype}")
+    return np.ascontiguousarray(value)
+
+
+def load_golden(path: Path, data: bytes, manifest: Manifest) -> dict[str, np.ndarray]:
     """Golden inputs and outputs by name, rows first.
 
     Raises:
         BundleError: the file is damaged or does not fit the manifest.
     """
+    shapes, dtypes = {**manifest.input_shapes(), "action": manifest.event}, manifest.input_dtypes()
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            golden = {name: file[name] for name in [*shapes, "action"]}
+            golden = {name: file[name] for name in shapes}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path} is damaged ({error}): export the bundle again") from error
     rows = len(golden["action"])
-    for name, shape in {**shapes, "action": event}.items():
-        found = golden[name]
-        if found.shape != (rows, *shape) or found.dtype != np.float32 or rows == 0:
+    for name, shape in shapes.items():
+        found, wanted = golden[name], dtypes.get(name, "float32")
+        if found.shape != (rows, *shape) or found.dtype != wanted or rows == 0:
             raise BundleError(
-                f"{path}: '{name}' is {found.dtype} {list(found.shape)}, expected float32 [rows, "
+                f"{path}: '{name}' is {found.dtype} {list(found.shape)}, expected {wanted} [rows, "
                 f"{', '.join(map(str, shape))}]: export the bundle again"
             )
     return golden

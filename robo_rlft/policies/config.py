@@ -112,7 +112,7 @@ class EncoderConfig:
 
     name: str = "resnet"
     width: int = 16
-    depth: int = 3
+    depth: int = 2
     heads: int = 4
     patch: int = 8
     pool: str = "spatial_softmax"

@@ -29,12 +29,11 @@ class Block(nn.Module):
 
 
 def trunk(config: EncoderConfig, size: tuple[int, int]) -> nn.Module:
-    """A 5 x 5 stem of stride 2, then `depth` blocks of width, 2 width, 4 width ...; all but the first halve the map."""
+    """A 5 x 5 stem, then `depth` blocks of width, 2 width, 4 width ...; each of them halves the map."""
     del size
     stem = (nn.Conv2d(3, config.width, 5, 2, padding=2, bias=False), _norm(config.width), nn.ReLU())
     widths = [config.width * 2**level for level in range(config.depth)]
-    levels = zip([config.width, *widths], widths, strict=False)
-    return nn.Sequential(*stem, *(Block(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(levels)))
+    return nn.Sequential(*stem, *(Block(a, b, 2) for a, b in zip([config.width, *widths], widths, strict=False)))
 
 
 def _norm(channels: int) -> nn.GroupNorm:
