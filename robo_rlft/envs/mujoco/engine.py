@@ -211,6 +211,10 @@ class MujocoEnv(BatchEnv):
         simulation = self.simulation
         return self._cameras.render(simulation.batch, self._ids(ids), camera, size, bool(simulation.randomised))
 
+    def look_again(self) -> Obs:
+        """The image observations of the present states, drawn anew: what a chunk of steps spends on them."""
+        return self._tensors(self._images.look(np.arange(self.num_envs)))
+
     def close_extras(self, **kwargs: Any) -> None:
         """Free the renderers; `close` calls it."""
         self._cameras.close()
