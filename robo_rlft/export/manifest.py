@@ -221,9 +221,7 @@ def _to_dict(manifest: Manifest) -> dict[str, Any]:
             {
                 **vars(stage),
                 "observation": list(stage.observation),
-                "inputs": {
-                    k: {"dtype": dtypes[k], "shape": ["N", *v]} for k, v in manifest.input_shapes().items()
-                },
+                "inputs": {k: {"dtype": dtypes[k], "shape": ["N", *v]} for k, v in manifest.input_shapes().items()},
                 "outputs": {"action": {"dtype": "float32", "shape": ["N", *manifest.event]}},
             }
         ],

@@ -93,8 +93,7 @@ def _check_pair(tuned: Policy, reference: Policy) -> None:
     if any(not torch.equal(value, right[key]) for key, value in left.items()):
         raise ConfigError(
             "guidance: the two policies normalise or encode differently, so their velocities do not add up; the "
-            "reference must be the policy that fine-tuning began with, and fine-tuning must have left its image encoders "
-            "alone"
+            "reference must be the policy that fine-tuning began with, its image encoders left alone"
         )
 
 

@@ -128,8 +128,9 @@ class Policy(nn.Module):
         assert isinstance(module, Affine)
         return module
 
-
-    def _features(self, key: str, images: UInt8[Tensor, "env horizon height width rgb"]) -> Float[Tensor, "env feature"]:
+    def _features(
+        self, key: str, images: UInt8[Tensor, "env horizon height width rgb"]
+    ) -> Float[Tensor, "env feature"]:
         encoder = self.encoders[_slot(key)]
         assert isinstance(encoder, ImageEncoder)
         return encoder(images.flatten(0, 1)).view(-1, self.config.obs_horizon * encoder.width)

@@ -135,10 +135,10 @@ class MujocoEnv(BatchEnv):
         everyone = np.arange(self.num_envs)
         tensor, final = self._tensor, self._tensors({**step.obs, **self._images.look(everyone)})
         info = {"final_obs": final, "_final_obs": tensor(ended), "success": tensor(episodes.success.copy())}
-        obs = final if not ended.any() else self._tensors(self._begin_again(step.obs, ended))
+        obs = self._begin_again(step.obs, ended)
         reward = step.reward.astype(self._numpy_dtype, copy=False)
         outcome = tensor(reward), tensor(step.terminated), tensor(step.truncated)
-        return obs, *outcome, info
+        return self._tensors(obs) if ended.any() else final, *outcome, info
 
     def step_chunk(self, actions: Float[Tensor, "env chunk action"], record: Record = "last") -> ChunkResult:
         """See `BatchEnv.step_chunk`. Compiled code makes all steps where the task has no `control` and is not fresh."""

@@ -48,9 +48,7 @@ class ImageObservations:
         self._episodes = np.zeros((simulation.num, 6), np.uint64)
         self._looks: list[Visuals] = [{}] * simulation.num
         self._view: View | None = None
-        self.present: Groups = {
-            key: np.zeros((simulation.num, *self._size, 3), np.uint8) for key in self._numbers
-        }
+        self.present: Groups = {key: np.zeros((simulation.num, *self._size, 3), np.uint8) for key in self._numbers}
 
     @property
     def specs(self) -> dict[str, ArraySpec]:

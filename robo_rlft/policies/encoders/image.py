@@ -40,7 +40,7 @@ class ImageEncoder(nn.Module):
         channels, height, width = _map_shape(trunk, size)
         if config.pool == "spatial_softmax" and height * width < 2:
             raise ConfigError(
-                f"images of {size[0]} x {size[1]} leave a map of one pixel: take larger ones, or policy.encoder.pool=flat"
+                f"images of {size[0]} x {size[1]} leave one pixel to pool: enlarge them or set policy.encoder.pool=flat"
             )
         pools = {"spatial_softmax": SpatialSoftmax, "flat": Flat}
         self.pool = pools[config.pool](channels, (height, width), config.points)

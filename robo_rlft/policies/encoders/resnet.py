@@ -1,4 +1,4 @@
-"""A small residual network with group norm, trained from scratch (He et al. 2016; group norm as in diffusion policy)."""
+"""A small residual network with group norm, trained from scratch (He et al. 2016; Wu & He 2018)."""
 
 from __future__ import annotations
 

@@ -55,7 +55,9 @@ def proprioception() -> tuple[Observation, ...]:
     """Pose, velocity and lead of the tool as the group `proprio`."""
     return (
         Observation("tool_pose", tool_pose, tuple(f"tool_{n}" for n in POSE_NAMES), POSE_UNITS, PROPRIO_KEY),
-        Observation("tool_velocity", tool_velocity, tuple(f"tool_{n}" for n in VELOCITY_NAMES), RATE_UNITS, PROPRIO_KEY),
+        Observation(
+            "tool_velocity", tool_velocity, tuple(f"tool_{n}" for n in VELOCITY_NAMES), RATE_UNITS, PROPRIO_KEY
+        ),
         Observation("lead", command_lead, tuple(f"lead_{n}" for n in POSE_NAMES), POSE_UNITS, PROPRIO_KEY),
     )
 
