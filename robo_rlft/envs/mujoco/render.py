@@ -108,11 +108,13 @@ class View:
 
     def __init__(self, model: mujoco.MjModel, size: tuple[int, int], look: Look) -> None:
         height, width = size
+        self._usable = False
         self.model, self.data = copy.copy(model), mujoco.MjData(model)
         self._gl = open_gl(width, height)
         self._gl.make_current()
         _set_look(self.model, size, look)
         self._context = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        self._usable = True
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(self.model, maxgeom=2000)
         if not look.shadows:
@@ -148,15 +150,15 @@ class View:
 
     def close(self) -> None:
         """Free the context."""
-        if self._gl is not None:
+        if self._usable:
+            self._usable = False
             self._gl.make_current()
             self._context.free()
             self._gl.free()
-            self._gl = None
 
     def __del__(self) -> None:
         # Left to the interpreter, MuJoCo would free its objects in whatever context is current: another view's.
-        if getattr(self, "_context", None) is not None and not sys.is_finalizing():
+        if not sys.is_finalizing():
             self.close()
 
 

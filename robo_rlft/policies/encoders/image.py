@@ -48,8 +48,8 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: UInt8[Tensor, "batch height width rgb"]) -> Float[Tensor, "batch feature"]:
         """Features of single images."""
-        weight = self.head[0].weight
-        pixels = (images.to(weight.dtype) - MIDDLE) / HALF_RANGE
+        precision = next(self.head.parameters()).dtype
+        pixels = (images.to(precision) - MIDDLE) / HALF_RANGE
         seen = self.trunk(pixels.permute(0, 3, 1, 2))
         return self.head(self.pool(seen.detach() if self.frozen else seen))
 
