@@ -16,3 +16,15 @@ def _torch_settings_do_not_leak() -> Iterator[None]:
     if torch is not None:
         torch.set_float32_matmul_precision("highest")
         torch.set_num_threads(1)
+
+
+@pytest.fixture
+def opengl() -> None:
+    """Skips where this machine cannot render at all; whatever else fails is a failure."""
+    from robo_rlft.envs.mujoco.render import open_gl
+    from robo_rlft.errors import UserError
+
+    try:
+        open_gl(8, 8).free()
+    except UserError as error:
+        pytest.skip(str(error))

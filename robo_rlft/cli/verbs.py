@@ -111,7 +111,7 @@ def _view(arguments: Arguments) -> None:
     view(Path(arguments.positionals["RUN"]))
 
 
-CASES = ("envs", "data", "update", "iteration")
+CASES = ("envs", "render", "data", "update", "iteration")
 
 
 def _bench(arguments: Arguments) -> None:
@@ -123,6 +123,10 @@ def _bench(arguments: Arguments) -> None:
         from robo_rlft.training.bench import envs
 
         envs.run(str(path) if path else None, **_narrowed(arguments, config))
+    elif case == "render":
+        from robo_rlft.training.bench import render
+
+        render.run(path, **_narrowed_images(arguments, config))
     elif case == "data":
         from robo_rlft.training.bench import data
 
@@ -142,6 +146,13 @@ def _narrowed(arguments: Arguments, config: Config) -> dict[str, Any]:
     given = {word.partition("=")[0] for word in arguments.overrides}
     asked = {"env.id": ("envs", [config.env.id]), "env.num_envs": ("num_envs", [config.env.num_envs])}
     asked["env.threads"] = ("threads", config.env.threads)
+    return dict(value for key, value in asked.items() if key in given)
+
+
+def _narrowed_images(arguments: Arguments, config: Config) -> dict[str, Any]:
+    given = {word.partition("=")[0] for word in arguments.overrides}
+    asked = {"env.id": ("env_id", config.env.id), "env.num_envs": ("num_envs", [config.env.num_envs])}
+    asked["env.images.size"] = ("sizes", config.env.images.size[:1])
     return dict(value for key, value in asked.items() if key in given)
 
 
@@ -292,19 +303,21 @@ _TABLE = (
     ),
     Verb(
         "bench",
-        "measure environments, data loading, the update or whole iterations beside their limits and peers",
-        "envs: steps per second beside the C limit and other vector environments. data: windows per second beside "
-        "memory maps and RAM. update: one fine-tuning update beside the plain loop over denoising steps. iteration: "
-        "rollout and update of every method and network beside their matrix products.",
+        "measure environments, rendering, data loading, the update or whole iterations beside their limits and peers",
+        "envs: steps per second beside the C limit and other vector environments. render: images per second beside "
+        "OpenGL alone. data: windows per second beside memory maps and RAM. update: one fine-tuning update beside the "
+        "plain loop over denoising steps. iteration: rollout and update of every method and network beside their "
+        "matrix products.",
         (
             ("robo-rlft bench envs", "the locomotion environments at every batch size"),
             ("robo-rlft bench envs env.id=ArmPegInsert env.num_envs=256", "one environment at one size"),
+            ("robo-rlft bench render env.id=ArmPickPlace", "image observations by size and number of environments"),
             ("robo-rlft bench data --json data.json", "one row per case, for plots"),
             ("robo-rlft bench update recipe=reinflow/hopper", "at a recipe's shapes"),
             ("robo-rlft bench iteration recipe=dppo/hopper run.checkpoint=none", "one method, from random weights"),
         ),
         _bench,
-        positionals=(Positional("CASE", "envs, data, update or iteration", choices=CASES),),
+        positionals=(Positional("CASE", "envs, render, data, update or iteration", choices=CASES),),
         flags=(JSON,),
     ),
     Verb(

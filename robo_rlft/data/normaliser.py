@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,17 +33,22 @@ class Stats:
     max: Float64[np.ndarray, "*entry"]
 
 
-def compute_stats(dataset: Dataset) -> dict[str, Stats]:
-    """Statistics of every observation key and of "action", in float64, a block of rows at a time.
+def compute_stats(dataset: Dataset, keys: Sequence[str] | None = None) -> dict[str, Stats]:
+    """Statistics of observation keys and of "action", in float64, a block of rows at a time.
+
+    Args:
+        dataset: the data set.
+        keys: observation keys; all by default, images included.
 
     Raises:
         DataError: the data set is empty.
     """
     if dataset.num_steps == 0:
         raise DataError(f"data set {dataset.path} is empty: record episodes before computing statistics")
-    low = {k: dataset.observation(k) for k in dataset.robot.observation if k not in dataset.images}
+    used = list(dataset.robot.observation if keys is None else keys)
+    low = {k: dataset.observation(k) for k in used if k not in dataset.images}
     stats = {key: _stats(_blocks(rows)) for key, rows in {**low, ACTION_KEY: dataset.action}.items()}
-    for key, frames in dataset.images.items():
+    for key, frames in ((k, dataset.images[k]) for k in used if k in dataset.images):
         blocks = (frames[i : i + _FRAMES_AT_ONCE] for i in range(0, len(frames), _FRAMES_AT_ONCE))
         stats[key] = _stats(block.reshape(-1, block.shape[-1]) for block in blocks)
     return stats

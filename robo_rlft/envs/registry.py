@@ -20,6 +20,7 @@ from typing import Any, cast
 import torch
 
 from robo_rlft.envs.base import BatchEnv
+from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.errors import ConfigError, MissingExtraError, unknown_name
 
 ENTRY_POINT_GROUP = "robo_rlft.envs"
@@ -78,6 +79,7 @@ def make(
     device: str | torch.device = "cpu",
     threads: int = 0,
     dtype: torch.dtype = torch.float32,
+    images: ImagesConfig | None = None,
     **params: Any,
 ) -> BatchEnv:
     """N copies of one environment.
@@ -94,10 +96,11 @@ def make(
         device: where the returned tensors live.
         threads: of the simulation; 0 takes all CPUs.
         dtype: of observations and rewards.
+        images: cameras to observe through; None gives no images.
         params: the task's parameters by name.
 
     Raises:
-        ConfigError: unknown environment or parameter.
+        ConfigError: unknown environment, parameter or camera, or images of an environment that gives none.
         MissingExtraError: the environment's extra is not installed.
     """
     entry = _entry(env_id)
@@ -105,10 +108,13 @@ def make(
         raise MissingExtraError(entry.package, entry.extra, f"environment {env_id}")
     found = entry.load()
     if callable(found):
+        if images is not None and images.cameras:
+            raise ConfigError(f"environment {env_id} gives no images: leave env.images.cameras empty")
         return cast("Callable[..., BatchEnv]", found)(
             num_envs, seed=seed, device=device, threads=threads, dtype=dtype, **params
         )
-    return _make_mujoco(entry, found, num_envs, seed=seed, device=device, threads=threads, dtype=dtype, **params)
+    settings = {"seed": seed, "device": device, "threads": threads, "dtype": dtype, "images": images}
+    return _make_mujoco(entry, found, num_envs, **settings, **params)
 
 
 def _make_mujoco(entry: Entry, found: Any, num_envs: int, **kwargs: Any) -> BatchEnv:

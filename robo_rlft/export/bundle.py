@@ -143,7 +143,7 @@ def _manifest(policy: Policy, source: Mapping[str, Any], files: Mapping[str, str
         task = {"task": policy.robot.task, "max_episode_steps": policy.robot.max_episode_steps}
         draft = _manifest(base, source, files)
         robot = replace(draft.robot, env_id=policy.robot.env_id, **plain(task))
-        residual = ResidualStage(RESIDUAL_FILE, robot.rate_hz, tuple(base.config.obs_keys), policy.scale)
+        residual = ResidualStage(RESIDUAL_FILE, robot.rate_hz, tuple(base.vector_keys), policy.scale)
         return replace(draft, robot=robot, stage=replace(draft.stage, units=NORMALISED), residual=residual)
     config, robot = policy.config, _robot(policy)
     return Manifest(
@@ -162,7 +162,7 @@ def _manifest(policy: Policy, source: Mapping[str, Any], files: Mapping[str, str
             guidance=float(policy.weight) if isinstance(policy, GuidedPolicy) else None,
         ),
         normalisation={
-            **{key: _normaliser(policy.obs_affine(key), policy.obs_affine(key).clip) for key in config.obs_keys},
+            **{key: _normaliser(policy.obs_affine(key), policy.obs_affine(key).clip) for key in policy.vector_keys},
             "action": _normaliser(policy.action_norm, clip=1.0),
         },
         source=plain(source),

@@ -15,7 +15,7 @@ import numpy as np
 
 from robo_rlft.errors import BundleError, SpecError, UserError
 from robo_rlft.export.manifest import BASE_ACTION, GUIDANCE, OBSERVATION_PREFIX, PHASE, read_manifest
-from robo_rlft.export.runtime import as_float32
+from robo_rlft.export.runtime import as_input
 from robo_rlft.export.wire import ClosedError, LateError, Message, receive, send
 
 MODULE = "robo_rlft.export.server"
@@ -93,7 +93,7 @@ class PolicyProcess:
         others: Mapping[str, np.ndarray],
     ) -> np.ndarray:
         given = {**{OBSERVATION_PREFIX + key: value for key, value in observation.items()}, **others}
-        self._send(Message(kind, fields, {name: as_float32(name, value) for name, value in given.items()}))
+        self._send(Message(kind, fields, {name: as_input(name, value) for name, value in given.items()}))
         answer = self._receive(self.timeout_s)
         self.inference_s = float(answer.fields["seconds"])
         return answer.arrays["action"]

@@ -16,19 +16,20 @@ _FREE_CORNERS = (0.0, 1.0, -1.0, 3.0, -3.0)
 
 
 def golden_inputs(manifest: Manifest) -> dict[str, np.ndarray]:
-    """Model inputs by name, float32, all with the same rows.
+    """Model inputs by name, all with the same rows.
 
     Rows 0..7 look like data: unit normal in normalised units. Then come the corners: zero, the ends of the
     normalised range, and, where the normaliser clips, values up to float32's largest, signs alternating along the
-    entries.
+    entries. Images are random pixels, in the corners all black or all white in turn.
     """
     rng = np.random.default_rng(SEED)
-    clipped = all(manifest.normalisation[key].clip > 0 for key in manifest.stage.observation)
+    vectors = [key for key in manifest.stage.observation if key not in manifest.images]
+    clipped = all(manifest.normalisation[key].clip > 0 for key in vectors)
     corners = _corner_rows(clipped)
-    inputs = {
-        OBSERVATION_PREFIX + key: _observations(rng, manifest, key, corners) for key in manifest.stage.observation
-    }
+    inputs = {OBSERVATION_PREFIX + key: _observations(rng, manifest, key, corners) for key in vectors}
     inputs["noise"] = _noise(rng, TYPICAL_ROWS + len(corners), manifest.event)
+    for key in manifest.images:
+        inputs[OBSERVATION_PREFIX + key] = _images(rng, manifest, key, len(corners))
     if manifest.stage.guidance is not None:
         inputs[GUIDANCE] = _guidance(rng, TYPICAL_ROWS + len(corners))
     return inputs
@@ -58,6 +59,13 @@ def _observations(rng: np.random.Generator, manifest: Manifest, key: str, corner
     extreme = np.stack([_denormalise(np.broadcast_to(c * signs, shape), normaliser) for c in corners])
     largest = np.finfo(np.float32).max
     return np.concatenate([typical, extreme]).clip(-largest, largest).astype(np.float32)
+
+
+def _images(rng: np.random.Generator, manifest: Manifest, key: str, corners: int) -> np.ndarray:
+    shape = manifest.input_shapes()[OBSERVATION_PREFIX + key]
+    images = rng.integers(0, 256, (TYPICAL_ROWS + corners, *shape), dtype=np.uint8)
+    images[TYPICAL_ROWS::2], images[TYPICAL_ROWS + 1 :: 2] = 0, 255
+    return images
 
 
 def _denormalise(values: np.ndarray, normaliser: Normaliser) -> np.ndarray:

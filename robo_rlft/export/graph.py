@@ -14,7 +14,7 @@ from contextlib import contextmanager, redirect_stdout
 import numpy as np
 import onnx
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from robo_rlft.export.manifest import BASE_ACTION, GUIDANCE, NORMALISED, OBSERVATION_PREFIX, PHASE, ROBOT_UNITS
@@ -66,7 +66,7 @@ class DeterministicPolicy(ExportedModel):
         self.units = units
 
     def forward(
-        self, noise: Float[Tensor, "env chunk action"], *inputs: Float[Tensor, "env ..."]
+        self, noise: Float[Tensor, "env chunk action"], *inputs: Shaped[Tensor, "env ..."]
     ) -> Float[Tensor, "env chunk action"]:
         """Actions in the robot's units."""
         keys = self.policy.config.obs_keys
@@ -82,8 +82,11 @@ class DeterministicPolicy(ExportedModel):
     def examples(self) -> dict[str, Tensor]:
         """See `ExportedModel.examples`."""
         policy = self.policy
-        shapes = {k: (policy.config.obs_horizon, *policy.robot.observation[k].shape) for k in policy.config.obs_keys}
-        seen = {OBSERVATION_PREFIX + key: torch.zeros(2, *shape) for key, shape in shapes.items()}
+        specs = {key: policy.robot.observation[key] for key in policy.config.obs_keys}
+        seen = {
+            OBSERVATION_PREFIX + key: torch.zeros(2, policy.config.obs_horizon, *spec.shape, dtype=_dtype(spec))
+            for key, spec in specs.items()
+        }
         guidance = {GUIDANCE: torch.ones(2, 1)} if isinstance(policy, GuidedPolicy) else {}
         return {"noise": torch.zeros(2, *policy.event), **seen, **guidance}
 
@@ -104,7 +107,7 @@ class CorrectedAction(ExportedModel):
     ) -> Float[Tensor, "env action"]:
         """The action in the robot's units."""
         policy = self.policy
-        seen = policy.features(dict(zip(policy.base.config.obs_keys, newest, strict=True)), base_action, phase)
+        seen = policy.features(dict(zip(policy.base.vector_keys, newest, strict=True)), base_action, phase)
         start = torch.zeros_like(base_action)[None, :, None]
         path = policy.sample(policy.encode({POLICY_KEY: seen[:, None]}), start, deterministic=True)
         return torch.clamp(policy.corrected(base_action, path.action[:, 0]), self.low, self.high)
@@ -113,9 +116,13 @@ class CorrectedAction(ExportedModel):
     def examples(self) -> dict[str, Tensor]:
         """See `ExportedModel.examples`."""
         base = self.policy.base
-        seen = {k: torch.zeros(2, *base.robot.observation[k].shape) for k in base.config.obs_keys}
+        seen = {k: torch.zeros(2, *base.robot.observation[k].shape) for k in base.vector_keys}
         known = {BASE_ACTION: torch.zeros(2, base.event[1]), PHASE: torch.zeros(2, 1)}
         return {**known, **{OBSERVATION_PREFIX + key: rows for key, rows in seen.items()}}
+
+
+def _dtype(spec: ArraySpec) -> torch.dtype:
+    return torch.uint8 if spec.dtype == "uint8" else torch.float32
 
 
 def to_onnx(module: ExportedModel) -> bytes:

@@ -2,7 +2,7 @@
 
     BUNDLE/
       controller.yaml   robot, stages, rates, normalisation, provenance, hashes of the other files
-      policy.onnx       observations and noise in, a chunk of actions out, both in the robot's units
+      policy.onnx       observations (images as bytes) and noise in, a chunk of actions out, both in the robot's units
       residual.onnx     with a residual policy only: the next action of the chunk in, its corrected action out
       golden.npz        inputs and outputs every runtime compares before it moves anything
 
@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from robo_rlft.errors import BundleError, SpecError
-from robo_rlft.spec import RobotSpec
+from robo_rlft.spec import IMAGE_PREFIX, RobotSpec
 
 FORMAT = "robo_rlft.controller"
 VERSION = 1
@@ -59,7 +59,8 @@ class Stage:
         name: `policy`.
         file: ONNX file in the bundle.
         rate_hz: calls per second: the robot's rate over `execute`.
-        observation: keys it reads, each float32 [N, obs_horizon, width] in the robot's units.
+        observation: keys it reads, each float32 [N, obs_horizon, width] in the robot's units; `image/<camera>` is uint8
+            [N, obs_horizon, height, width, 3], rows from the top down, red first.
         obs_horizon: observations of consecutive control steps, the present one last.
         chunk: H, actions it returns, float32 [N, H, A] in the robot's units.
         execute: actions that are executed before the next call.
@@ -109,7 +110,7 @@ class Manifest:
     Attributes:
         robot: observation layout, action names, limits, rate.
         stage: the policy, which gives chunks.
-        normalisation: by observation key and for `action`.
+        normalisation: by observation key and for `action`; images have none.
         source: where the policy came from: run, checkpoint, training, versions. Informative.
         files: SHA-256 of every other file by name.
         tolerance: largest accepted difference from the golden actions.
@@ -144,6 +145,11 @@ class Manifest:
             return {}
         seen = {f"{OBSERVATION_PREFIX}{key}": self.robot.observation[key].shape for key in self.residual.observation}
         return {**seen, BASE_ACTION: self.event[1:], PHASE: (1,)}
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Observation keys that are images."""
+        return tuple(key for key in self.stage.observation if key.startswith(IMAGE_PREFIX))
 
     def action_scale(self, units: str = ROBOT_UNITS) -> tuple[float, ...]:
         """What differences of actions are measured in, one figure per entry: at least 1."""
@@ -181,6 +187,11 @@ def read_manifest(bundle: Path | str) -> Manifest:
         raise BundleError(
             f"{path} lacks or misstates {error}: export the bundle again with robo-rlft export RUN"
         ) from error
+
+
+def input_dtype(name: str) -> str:
+    """numpy name of a model input's type: `uint8` for images, else `float32`."""
+    return "uint8" if name.startswith(OBSERVATION_PREFIX + IMAGE_PREFIX) else "float32"
 
 
 def sha256(data: bytes) -> str:
@@ -263,7 +274,7 @@ def _stage_dict(
     return {
         **vars(stage),
         "observation": list(stage.observation),
-        "inputs": {k: {"dtype": "float32", "shape": ["N", *v]} for k, v in inputs.items()},
+        "inputs": {k: {"dtype": input_dtype(k), "shape": ["N", *v]} for k, v in inputs.items()},
         "outputs": {"action": {"dtype": "float32", "shape": ["N", *output]}},
     }
 

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from robo_rlft.envs.base import BatchEnv, Obs
+from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.errors import BundleError
 from robo_rlft.export.client import PolicyProcess
 from robo_rlft.export.latency import Latency, Timings, measure
 from robo_rlft.export.manifest import BASE_ACTION, PHASE, Manifest, read_manifest
 from robo_rlft.noise import episode_noise
-from robo_rlft.spec import ArraySpec, RobotSpec
+from robo_rlft.spec import IMAGE_PREFIX, ArraySpec, RobotSpec
 from robo_rlft.training.config import Config
 from robo_rlft.training.evaluate import Actor, EpisodeResult, describe_record, make_record, play
 from robo_rlft.training.files import atomic_write, make_folder
@@ -115,8 +116,17 @@ def for_bundle(config: Config, bundle: Path | str, *, chosen: bool = False) -> C
     """
     if chosen:
         return config
-    robot = read_manifest(bundle).robot
-    return replace(config, env=replace(config.env, id=robot.env_id, params={**robot.task, **config.env.params}))
+    manifest = read_manifest(bundle)
+    params, images = {**manifest.robot.task, **config.env.params}, _images(manifest, config.env.images)
+    return replace(config, env=replace(config.env, id=manifest.robot.env_id, params=params, images=images))
+
+
+def _images(manifest: Manifest, config: ImagesConfig) -> ImagesConfig:
+    """The cameras and the size of the bundle's images, looking as the configuration says."""
+    if not manifest.images:
+        return config
+    height, width, _ = manifest.robot.observation[manifest.images[0]].shape
+    return replace(config, cameras=[key.removeprefix(IMAGE_PREFIX) for key in manifest.images], size=[height, width])
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from robo_rlft.export.manifest import (
     RESIDUAL,
     ROBOT_UNITS,
     Manifest,
+    input_dtype,
     read_manifest,
     sha256,
 )
@@ -71,7 +72,8 @@ class Controller:
         """The chunk of actions to execute next.
 
         Args:
-            observation: per key float32 [N, obs_horizon, width] in the robot's units, the present one last.
+            observation: per key float32 [N, obs_horizon, width] in the robot's units, or for an image uint8
+                [N, obs_horizon, height, width, 3]; the present one last.
             noise: x_0, float32 [N, H, A]; standard normal, or zeros for the most likely start.
             guidance: w of RLG, for bundles that have it; None takes the bundle's own.
 
@@ -80,7 +82,8 @@ class Controller:
             normalised units for `correct`.
 
         Raises:
-            SpecError: a key or shape is wrong, a value is not finite, or the bundle has no guidance to set.
+            SpecError: a key or shape is wrong, a value is not finite, an image is not uint8, or the bundle has no
+                guidance to set.
             BundleError: the model returned a value that is not finite.
         """
         return _finite(_infer(self._session, self._feed(observation, noise, guidance)))
@@ -131,7 +134,7 @@ class Controller:
             raise SpecError(
                 f"'{name}' must have shape {list(shape)} (rows, then {list(shape[1:])}), got {list(np.shape(value))}"
             )
-        array = as_float32(name, value)
+        array = as_input(name, value)
         if not np.isfinite(array).all():
             raise SpecError(self._not_finite(name, array))
         return array
@@ -180,6 +183,26 @@ def as_float32(name: str, value: np.ndarray) -> np.ndarray:
         raise SpecError(f"'{name}' must hold numbers, got {np.asarray(value).dtype}") from error
 
 
+def as_input(name: str, value: np.ndarray) -> np.ndarray:
+    """What a model takes under this name: pixels of images as they are, everything else as float32.
+
+    Raises:
+        SpecError: these are not numbers, or an image is something else than uint8.
+    """
+    return as_image(name, value) if input_dtype(name) == "uint8" else as_float32(name, value)
+
+
+def as_image(name: str, value: np.ndarray) -> np.ndarray:
+    """Contiguous uint8 pixels.
+
+    Raises:
+        SpecError: they are something else: a scaled image would be misread without a word.
+    """
+    if np.asarray(value).dtype != np.uint8:
+        raise SpecError(f"'{name}' must be uint8 (0 .. 255), got {np.asarray(value).dtype}")
+    return np.ascontiguousarray(value)
+
+
 def load_golden(
     path: Path, data: bytes, shapes: Mapping[str, tuple[int, ...]], event: tuple[int, ...], prefix: str = ""
 ) -> dict[str, np.ndarray]:
@@ -188,17 +211,18 @@ def load_golden(
     Raises:
         BundleError: the file is damaged or does not fit the manifest.
     """
+    shapes = {**shapes, "action": event}
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            golden = {name: file[prefix + name] for name in [*shapes, "action"]}
+            golden = {name: file[prefix + name] for name in shapes}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path} is damaged ({error}): export the bundle again") from error
     rows = len(golden["action"])
-    for name, shape in {**shapes, "action": event}.items():
-        found = golden[name]
-        if found.shape != (rows, *shape) or found.dtype != np.float32 or rows == 0:
+    for name, shape in shapes.items():
+        found, wanted = golden[name], input_dtype(name)
+        if found.shape != (rows, *shape) or found.dtype != wanted or rows == 0:
             raise BundleError(
-                f"{path}: '{name}' is {found.dtype} {list(found.shape)}, expected float32 [rows, "
+                f"{path}: '{name}' is {found.dtype} {list(found.shape)}, expected {wanted} [rows, "
                 f"{', '.join(map(str, shape))}]: export the bundle again"
             )
     return golden

@@ -97,6 +97,40 @@ class ChainConfig:
     precision: str = "float32"
 
 
+POOLS = ("spatial_softmax", "flat")
+"""How an encoder's map becomes a vector."""
+
+
+@dataclass
+class EncoderConfig:
+    """Images to features, one encoder for each camera of `policy.obs_keys`.
+
+    Attributes:
+        name: `resnet` (small, from scratch), `vit` (small, from scratch) or `efficientnet` (EfficientNet-Lite0 with
+            ImageNet weights; needs the extra [vision]).
+        width: channels of the ResNet's first level, or the transformer's model width.
+        depth: levels of the ResNet, or layers of the transformer.
+        heads: attention heads of the transformer.
+        patch: side of the transformer's patches in pixels.
+        pool: `spatial_softmax` (where things are, as in diffusion policy) or `flat`.
+        points: attention maps of the spatial softmax, or channels that `flat` keeps (diffusion policy: 32).
+        features: width of the features of one image.
+        frozen: keep the trunk's weights; pooling and the last layer are trained.
+        shift: largest random shift of images while cloning, in pixels; never when acting or scoring (DrQ: 4 of 84).
+    """
+
+    name: str = "resnet"
+    width: int = 16
+    depth: int = 2
+    heads: int = 4
+    patch: int = 8
+    pool: str = "spatial_softmax"
+    points: int = 32
+    features: int = 64
+    frozen: bool = False
+    shift: int = 4
+
+
 @dataclass
 class PolicyConfig:
     """A policy: normaliser, encoder, network and chain.
@@ -105,7 +139,7 @@ class PolicyConfig:
         obs_horizon: observations the policy sees, the present one last.
         chunk: actions it predicts per call.
         execute: actions of a chunk that are executed before the next call.
-        obs_keys: observation groups it reads.
+        obs_keys: observation groups it reads; `image/<camera>` is an image.
         obs_normaliser: `gaussian` (mean and standard deviation), `minmax` (to [-1, 1]) or `none`.
         action_normaliser: `minmax` or `bounds` (the action space's own limits).
         obs_clip: bound of normalised observations; 0 leaves them free.
@@ -113,6 +147,7 @@ class PolicyConfig:
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     chain: ChainConfig = field(default_factory=ChainConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
     obs_horizon: int = 1
     chunk: int = 4
     execute: int = 4

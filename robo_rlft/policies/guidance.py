@@ -10,7 +10,7 @@ costs two network calls a step.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -21,7 +21,7 @@ from robo_rlft.errors import ConfigError
 from robo_rlft.policies.chains import chain_type
 from robo_rlft.policies.chains.base import VELOCITY
 from robo_rlft.policies.condition import Cond
-from robo_rlft.policies.pairs import check_pair, same_units
+from robo_rlft.policies.pairs import SHARED, check_pair, same_units
 from robo_rlft.policies.policy import Policy
 
 
@@ -58,7 +58,7 @@ class GuidedPolicy(Policy):
         _check_pair(tuned, reference)
         chain = replace(tuned.config.chain, name="euler")
         super().__init__(replace(tuned.config, chain=chain), tuned.robot)
-        for mine, theirs in ((self.obs_norm, tuned.obs_norm), (self.action_norm, tuned.action_norm)):
+        for mine, theirs in _shared(self, tuned):
             mine.load_state_dict(theirs.state_dict())
         self.network = GuidedVelocity(copy.deepcopy(reference.network), copy.deepcopy(tuned.network))
         self.register_buffer("weight", torch.tensor(float(weight)))
@@ -80,6 +80,11 @@ class GuidedPolicy(Policy):
         return Cond(torch.cat([seen, self.weight.expand(seen.shape[0], 1) if weight is None else weight], dim=-1))
 
 
+def _shared(mine: Policy, theirs: Policy) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """The parts both policies have in common."""
+    return ((getattr(mine, name), getattr(theirs, name)) for name in SHARED)
+
+
 def _check_pair(tuned: Policy, reference: Policy) -> None:
     for chain in (tuned.config.chain, reference.config.chain):
         if (found := chain_type(chain).prediction(chain)) != VELOCITY:
@@ -94,6 +99,6 @@ def _check_pair(tuned: Policy, reference: Policy) -> None:
         raise ConfigError(f"guidance: K is {tuned.chain.steps} here and {reference.chain.steps} in the reference")
     if not same_units(tuned, reference):
         raise ConfigError(
-            "guidance: the two policies normalise differently, so their velocities do not add up; the reference must "
-            "be the policy that fine-tuning began with"
+            "guidance: the two policies normalise or encode differently, so their velocities do not add up; the "
+            "reference must be the policy that fine-tuning began with, its image encoders left alone"
         )

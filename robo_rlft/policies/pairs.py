@@ -9,6 +9,9 @@ import torch
 from robo_rlft.errors import ConfigError
 from robo_rlft.policies.policy import Policy
 
+SHARED = ("obs_norm", "action_norm", "encoders")
+"""Modules that two policies must have in common."""
+
 
 def check_pair(one: Policy, other: Policy, labels: Sequence[str], use: str, names: tuple[str, str]) -> None:
     """Raise `ConfigError` for the first of some settings that differs.
@@ -27,9 +30,6 @@ def check_pair(one: Policy, other: Policy, labels: Sequence[str], use: str, name
 
 
 def same_units(one: Policy, other: Policy) -> bool:
-    """Both normalise observations and actions with the same constants."""
-    left, right = ({k: v for k, v in p.state_dict().items() if k.split(".")[0] in _NORMS} for p in (one, other))
+    """Both normalise observations and actions with the same constants, and encode images alike."""
+    left, right = ({k: v for k, v in p.state_dict().items() if k.split(".")[0] in SHARED} for p in (one, other))
     return left.keys() == right.keys() and all(torch.equal(value, right[key]) for key, value in left.items())
-
-
-_NORMS = ("obs_norm", "action_norm")

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from robo_rlft.errors import ConfigError, SpecError
 from robo_rlft.policies.chains import Path, PathScore, build_chain, chain_type
 from robo_rlft.policies.condition import Cond
 from robo_rlft.policies.config import PolicyConfig
+from robo_rlft.policies.encoders import ImageEncoder, build_encoder, random_shift
 from robo_rlft.policies.networks import build_network
 from robo_rlft.policies.normaliser import Affine, fit
-from robo_rlft.spec import RobotSpec
+from robo_rlft.spec import IMAGE_PREFIX, ArraySpec, RobotSpec
 
 Obs = Mapping[str, Tensor]
 """Observation groups with history: [N, obs_horizon, ...]."""
@@ -27,8 +28,12 @@ class Policy(nn.Module):
     """Maps observations in the robot's units to chunks of actions in the robot's units.
 
     Args:
-        config: network, chain, horizons, normalisers.
+        config: network, chain, encoder, horizons, normalisers.
         robot: what the robot offers; widths come from here.
+
+    Attributes:
+        vector_keys: observations it normalises.
+        image_keys: observations it encodes.
 
     Raises:
         ConfigError: settings that do not fit together.
@@ -42,10 +47,15 @@ class Policy(nn.Module):
         self.config = config
         self.robot = robot
         self.event = (config.chunk, robot.action.shape[0])
-        widths = {key: _vector_width(key, robot) for key in config.obs_keys}
+        self.image_keys = [key for key in config.obs_keys if key.startswith(IMAGE_PREFIX)]
+        self.vector_keys = [key for key in config.obs_keys if key not in self.image_keys]
+        widths = {key: _vector_width(key, robot) for key in self.vector_keys}
         self.obs_norm = nn.ModuleDict({_slot(k): Affine(w, config.obs_clip) for k, w in widths.items()})
         self.action_norm = Affine(self.event[1])
-        self.cond_width = config.obs_horizon * sum(widths.values())
+        sizes = {key: _image_size(key, robot) for key in self.image_keys}
+        self.encoders = nn.ModuleDict({_slot(k): build_encoder(config.encoder, s) for k, s in sizes.items()})
+        features = len(self.image_keys) * config.encoder.features
+        self.cond_width = config.obs_horizon * (sum(widths.values()) + features)
         told_width = self.cond_width + chain_type(config.chain).extra_width
         self.network = build_network(config.network, self.event, told_width)
         feature_width = getattr(self.network, "feature_width", 0)
@@ -57,8 +67,8 @@ class Policy(nn.Module):
         self.fit_action(statistics)
 
     def fit_observation(self, statistics: Statistics) -> None:
-        """Set the observation normalisers only."""
-        for key in self.config.obs_keys:
+        """Set the observation normalisers only; images have none."""
+        for key in self.vector_keys:
             fit(self.obs_affine(key), self.config.obs_normaliser, statistics.get(key), self.robot.observation[key])
 
     def fit_action(self, statistics: Statistics) -> None:
@@ -66,21 +76,17 @@ class Policy(nn.Module):
         fit(self.action_norm, self.config.action_normaliser, statistics.get("action"), self.robot.action)
 
     def encode(self, obs: Obs) -> Cond:
-        """Condition from observations with history, [N, obs_horizon, width] per key.
+        """Condition from observations with history: vectors [N, obs_horizon, width], images [N, obs_horizon, h, w, 3].
+
+        The features of vectors come first, then those of each camera.
 
         Raises:
-            SpecError: a key is missing or has the wrong shape.
+            SpecError: a key is missing, or has the wrong shape or type.
         """
-        parts = []
         for key in self.config.obs_keys:
-            if key not in obs:
-                raise SpecError(f"the policy reads observation '{key}', got only {sorted(obs)}")
-            expected = (self.config.obs_horizon, *self.robot.observation[key].shape)
-            if tuple(obs[key].shape[1:]) != expected:
-                raise SpecError(
-                    f"observation '{key}': expected [N, {', '.join(map(str, expected))}], got {list(obs[key].shape)}"
-                )
-            parts.append(self.obs_affine(key)(obs[key]).flatten(1))
+            self._check(key, obs)
+        parts = [self.obs_affine(key)(obs[key]).flatten(1) for key in self.vector_keys]
+        parts += [self._features(key, obs[key]) for key in self.image_keys]
         return Cond(torch.cat(parts, dim=-1))
 
     @property
@@ -97,6 +103,11 @@ class Policy(nn.Module):
     def network_calls(self) -> dict[str, int]:
         """What one evaluated chunk of one robot costs: calls of the velocity network, and of a critic."""
         return {"velocity": self.chain.steps, "critic": 0}
+
+    def augment(self, obs: Obs, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Observations for one step of cloning: each image randomly shifted, the rest as it is."""
+        pad = self.config.encoder.shift
+        return {k: random_shift(v, pad, generator) if k in self.image_keys else v for k, v in obs.items()}
 
     def draw_noise(
         self, rows: int, generator: torch.Generator | None = None
@@ -132,6 +143,24 @@ class Policy(nn.Module):
         assert isinstance(module, Affine)
         return module
 
+    def _features(
+        self, key: str, images: UInt8[Tensor, "env horizon height width rgb"]
+    ) -> Float[Tensor, "env feature"]:
+        encoder = self.encoders[_slot(key)]
+        assert isinstance(encoder, ImageEncoder)
+        return encoder(images.flatten(0, 1)).view(-1, self.config.obs_horizon * encoder.width)
+
+    def _check(self, key: str, obs: Obs) -> None:
+        if key not in obs:
+            raise SpecError(f"the policy reads observation '{key}', got only {sorted(obs)}")
+        expected = (self.config.obs_horizon, *self.robot.observation[key].shape)
+        if tuple(obs[key].shape[1:]) != expected:
+            raise SpecError(
+                f"observation '{key}': expected [N, {', '.join(map(str, expected))}], got {list(obs[key].shape)}"
+            )
+        if key in self.image_keys and obs[key].dtype != torch.uint8:
+            raise SpecError(f"observation '{key}': images are uint8, got {obs[key].dtype}")
+
 
 def _slot(key: str) -> str:
     """A module name for an observation key."""
@@ -139,11 +168,24 @@ def _slot(key: str) -> str:
 
 
 def _vector_width(key: str, robot: RobotSpec) -> int:
-    if key not in robot.observation:
-        raise SpecError(f"policy.obs_keys names '{key}', {robot.env_id} offers {sorted(robot.observation)}")
-    shape = robot.observation[key].shape
+    shape = _offered(key, robot).shape
     if len(shape) != 1:
         raise SpecError(
-            f"observation '{key}' has shape {list(shape)}: policies read vectors; leave it out of policy.obs_keys"
+            f"observation '{key}' has shape {list(shape)}: policies read vectors, and images called "
+            f"'{IMAGE_PREFIX}<camera>'; leave it out of policy.obs_keys"
         )
     return shape[0]
+
+
+def _image_size(key: str, robot: RobotSpec) -> tuple[int, int]:
+    spec = _offered(key, robot)
+    if len(spec.shape) != 3 or spec.shape[2] != 3 or spec.dtype != "uint8":
+        raise SpecError(f"observation '{key}' is {spec.dtype} {list(spec.shape)}: images are uint8 [height, width, 3]")
+    return spec.shape[0], spec.shape[1]
+
+
+def _offered(key: str, robot: RobotSpec) -> ArraySpec:
+    if key not in robot.observation:
+        hint = "; name the camera in env.images.cameras" if key.startswith(IMAGE_PREFIX) else ""
+        raise SpecError(f"policy.obs_keys names '{key}', {robot.env_id} offers {sorted(robot.observation)}{hint}")
+    return robot.observation[key]

@@ -45,13 +45,15 @@ class ResidualPolicy(Policy):
     ) -> Float[Tensor, "env feature"]:
         """What the residual sees: the base's normalised observation, its next action, and how far its chunk is.
 
+        Of images it sees what the base makes of them alone.
+
         Args:
             newest: observations in the robot's units, [N, width] per key of the base.
             base_action: the next action of each chunk, normalised.
             phase: share of each chunk that is used up, [0, 1).
         """
-        seen = torch.cat([self.base.obs_affine(key)(newest[key]) for key in self.base.config.obs_keys], dim=-1)
-        return torch.cat([seen.clamp(-OBS_BOUND, OBS_BOUND), base_action, phase], dim=-1)
+        seen = [self.base.obs_affine(key)(newest[key]).clamp(-OBS_BOUND, OBS_BOUND) for key in self.base.vector_keys]
+        return torch.cat([*seen, base_action, phase], dim=-1)
 
     def corrected(
         self, base_action: Float[Tensor, "env action"], residual: Float[Tensor, "env action"]
@@ -75,7 +77,7 @@ def residual_robot(robot: RobotSpec, base: Policy) -> RobotSpec:
 
     A privileged group goes on to the value function behind the residual's own observation.
     """
-    names = tuple(n for key in base.config.obs_keys for n in _names(robot.observation[key], key))
+    names = tuple(n for key in base.vector_keys for n in _names(robot.observation[key], key))
     action = _names(robot.action, "action")
     seen = (*names, *(f"base_{name}" for name in action), "phase")
     groups = {POLICY_KEY: ArraySpec((len(seen),), names=seen)}

@@ -20,7 +20,11 @@ from robo_rlft.training.tables import default_console, literal, make_table
 METHODS = {"bc": "pretrain", "ppo": "finetune", "awr": "finetune", "chunk_critic": "finetune"}
 """Module of `robo_rlft.learning` and the verb that runs it."""
 
-MODULES = {"policy.network.name": "policies/networks", "policy.chain.name": "policies/chains"}
+MODULES = {
+    "policy.network.name": "policies/networks",
+    "policy.encoder.name": "policies/encoders",
+    "policy.chain.name": "policies/chains",
+}
 """Where the parts of a policy live, one module per choice."""
 
 
@@ -61,7 +65,7 @@ def environments() -> Table:
 
 
 def policies() -> Table:
-    """Networks and chains, with the first sentence of their modules."""
+    """Networks, encoders and chains, with the first sentence of their modules."""
     table = make_table("setting", "", title="policies")
     for key, folder in MODULES.items():
         for name in CHOICES[key]:

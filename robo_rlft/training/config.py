@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.learning.config import BCConfig, ChunkCriticConfig, PPOConfig
 from robo_rlft.policies.config import ChainConfig, NetworkConfig, PolicyConfig
 
@@ -24,6 +25,7 @@ class EnvConfig:
     num_envs: int = 64
     threads: int = 0
     params: dict[str, Any] = field(default_factory=dict)
+    images: ImagesConfig = field(default_factory=ImagesConfig)
 
 
 @dataclass

@@ -50,7 +50,12 @@ class CriticTrainer:
             self.critic.parameters(), lr=config.critic.lr, weight_decay=config.critic.weight_decay, fused=True
         )
         self.collector = Collector(
-            self.env, self.policy, config.critic.gamma, self.generator, seed=10_000 * (config.seed + 1)
+            self.env,
+            self.policy,
+            config.critic.gamma,
+            self.generator,
+            seed=10_000 * (config.seed + 1),
+            looks_ahead=True,
         )
         self.parts: list[Experience] = []
         self.round, self.env_steps, self.episodes, self.wall = 0, 0, 0, 0.0

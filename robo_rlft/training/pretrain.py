@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ class Cloner:
         self.device = torch.device(config.device)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         policy = Policy(config.policy, dataset.robot)
-        policy.fit_normaliser({k: vars(s) for k, s in compute_stats(dataset).items()})
+        policy.fit_normaliser({k: vars(s) for k, s in compute_stats(dataset, policy.vector_keys).items()})
         self.policy = policy.to(self.device)
         if config.run.checkpoint:
             self.policy.load_state_dict(load_for(config.run.checkpoint).weights["policy"])
@@ -110,7 +111,9 @@ class Cloner:
     def _update(self, batches: Iterator[Batch]) -> torch.Tensor:
         bc = self.config.bc
         set_lr(self.optimiser, cosine(self.fraction, bc.lr, bc.lr_final, bc.warmup / max(bc.steps, 1)))
-        loss = self._loss(self.policy, next(batches), self.generator)
+        batch = next(batches)
+        batch = replace(batch, observation=self.policy.augment(batch.observation, self.generator))
+        loss = self._loss(self.policy, batch, self.generator)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if bc.grad_clip > 0:

@@ -17,6 +17,7 @@ from robo_rlft.envs.base import BatchEnv, ChunkResult, Obs
 from robo_rlft.learning.common.gae import chunk_reward
 from robo_rlft.policies import Policy
 from robo_rlft.policies.chains import Path
+from robo_rlft.spec import IMAGE_PREFIX
 
 
 class History:
@@ -89,9 +90,10 @@ class Rollout:
 
     Attributes:
         obs: what the policy saw, with history, [T * N, obs_horizon, ...].
-        critic_obs: newest observations of every group, [T * N, ...].
-        final_obs: observations after each chunk, before any reset, [T * N, ...].
-        next_obs: what the policy would have seen there, with history, [T * N, obs_horizon, ...].
+        critic_obs: newest observations of every group but images, [T * N, ...].
+        final_obs: those after each chunk, before any reset, [T * N, ...].
+        next_obs: what the policy would have seen there, with history, [T * N, obs_horizon, ...]; of a collector that
+            looks ahead.
         path: sampled paths, T * N rows.
         reward: discounted reward within each chunk, [T, N].
         executed: control steps executed, [T, N].
@@ -141,10 +143,19 @@ class Collector:
         gamma: discount per control step.
         generator: source of the exploration noise.
         seed: seed of the first environment.
+        looks_ahead: also keep what the policy would see after each chunk.
     """
 
-    def __init__(self, env: BatchEnv, policy: Policy, gamma: float, generator: torch.Generator, seed: int) -> None:
-        self.env = env
+    def __init__(
+        self,
+        env: BatchEnv,
+        policy: Policy,
+        gamma: float,
+        generator: torch.Generator,
+        seed: int,
+        looks_ahead: bool = False,
+    ) -> None:
+        self.env, self.looks_ahead = env, looks_ahead
         self.gamma = gamma
         self.generator = generator
         self.watch = Stopwatch()
@@ -160,14 +171,14 @@ class Collector:
         steps: list[dict[str, Any]] = []
         episodes: list[tuple[float, int, bool]] = []
         for _ in range(chunks):
-            frames, newest = dict(self.history.frames), dict(self.obs)
+            frames, newest = dict(self.history.frames), _vectors(self.obs)
             with self.watch.time("inference"):
                 cond = policy.encode(frames)
                 path = policy.sample(cond, policy.draw_noise(len(cond), self.generator))
                 action = policy.to_robot(path.action[:, : policy.config.execute])
             with self.watch.time("simulation"):
                 result = self.env.step_chunk(action, "all" if self.history.needs_trace else "last")
-            after = self.history.after(result)
+            after = self.history.after(result) if self.looks_ahead else {}
             steps.append({"frames": frames, "newest": newest, "after": after, "path": path, "result": result})
             episodes += self._account(result)
             self.obs = result.obs
@@ -213,6 +224,11 @@ class Collector:
         return finished
 
 
+def _vectors(obs: Obs) -> Obs:
+    """Everything but images: the value function reads none, and a rollout of them is large."""
+    return {k: v for k, v in obs.items() if not k.startswith(IMAGE_PREFIX)}
+
+
 def _repeat(x: Tensor, horizon: int) -> Tensor:
     return x.unsqueeze(1).repeat_interleave(horizon, dim=1)
 
@@ -223,7 +239,7 @@ def _stack(steps: list[dict[str, Any]], episodes: list[tuple[float, int, bool]],
     return Rollout(
         obs=_cat([s["frames"] for s in steps]),
         critic_obs=_cat([s["newest"] for s in steps]),
-        final_obs=_cat([r.final_obs for r in results]),
+        final_obs=_cat([_vectors(r.final_obs) for r in results]),
         next_obs=_cat([s["after"] for s in steps]),
         path=Path(
             torch.cat([p.latents for p in paths], dim=1),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robo_rlft.errors import ConfigError, unknown_name
-from robo_rlft.policies.config import PRECISIONS
+from robo_rlft.policies.config import POOLS, PRECISIONS
 from robo_rlft.training.config import Config
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -18,6 +18,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "collect.keep": ("success", "all"),
     "export.checkpoint": ("last", "best"),
     "policy.network.name": ("mlp", "unet1d", "transformer"),
+    "policy.encoder.name": ("resnet", "vit", "efficientnet"),
+    "policy.encoder.pool": POOLS,
     "policy.chain.name": (
         "euler",
         "reinflow",
@@ -80,6 +82,10 @@ RANGES: dict[str, Interval] = {
     "threads": AT_LEAST_ZERO,
     "env.num_envs": AT_LEAST_ONE,
     "env.threads": AT_LEAST_ZERO,
+    "env.images.size": AT_LEAST_ONE,
+    "env.images.randomise.colour": FRACTION,
+    "env.images.randomise.light": FRACTION,
+    "env.images.randomise.camera": FRACTION,
     "data.episodes": AT_LEAST_ZERO,
     "collect.episodes": AT_LEAST_ONE,
     "collect.num_envs": AT_LEAST_ONE,
@@ -91,6 +97,13 @@ RANGES: dict[str, Interval] = {
     "policy.network.depth": AT_LEAST_ONE,
     "policy.network.heads": AT_LEAST_ONE,
     "policy.network.kernel": AT_LEAST_ONE,
+    "policy.encoder.width": AT_LEAST_ONE,
+    "policy.encoder.depth": AT_LEAST_ONE,
+    "policy.encoder.heads": AT_LEAST_ONE,
+    "policy.encoder.patch": AT_LEAST_ONE,
+    "policy.encoder.points": AT_LEAST_ONE,
+    "policy.encoder.features": AT_LEAST_ONE,
+    "policy.encoder.shift": AT_LEAST_ZERO,
     "policy.chain.steps": AT_LEAST_ONE,
     "policy.chain.latent_clip": AT_LEAST_ZERO,
     "policy.chain.noise_clip": AT_LEAST_ZERO,

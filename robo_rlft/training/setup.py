@@ -41,5 +41,5 @@ def make_env(config: Config, num_envs: int, **params: Any) -> BatchEnv:
         num_envs: copies.
         params: task parameters over the configured ones.
     """
-    merged = config.env.params | params
-    return make(config.env.id, num_envs, device=config.device, threads=config.env.threads, **merged)
+    env, merged = config.env, config.env.params | params
+    return make(env.id, num_envs, device=config.device, threads=env.threads, images=env.images, **merged)

@@ -5,13 +5,14 @@ Both give the same numbers, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from robo_rlft.envs.mujoco.episodes import Episodes, all_finite
+from robo_rlft.envs.mujoco.simulation import Ids
 from robo_rlft.envs.mujoco.table import Groups
 from robo_rlft.envs.mujoco.task import State
 
@@ -42,23 +43,39 @@ class Chunk:
     trace: Groups | None
 
 
-def advance_chunk(episodes: Episodes, actions: Float[np.ndarray, "env chunk action"], trace: bool) -> Chunk:
-    """H control steps of every environment; resets nothing."""
+def advance_chunk(
+    episodes: Episodes,
+    actions: Float[np.ndarray, "env chunk action"],
+    trace: bool,
+    watch: Callable[[Ids], Groups] | None = None,
+) -> Chunk:
+    """H control steps of every environment; resets nothing.
+
+    Args:
+        episodes: the environments.
+        actions: what to do.
+        trace: record the observations of every step.
+        watch: called after every control step with the environments that made it; what it returns for all of them joins
+            the trace. Nobody can watch compiled chunks: those are then stepped.
+    """
     worthwhile = episodes.sees_ends or episodes.idle_share < _IDLE_LIMIT
-    rolls = episodes.task.control is None and episodes.simulation.rolls and worthwhile
-    chunk = (_rolled if rolls else _stepped)(episodes, actions, trace)
+    rolls = episodes.task.control is None and episodes.simulation.rolls and worthwhile and watch is None
+    chunk = _rolled(episodes, actions, trace) if rolls else _stepped(episodes, actions, trace, watch)
     idle = 1.0 - float(chunk.length.mean()) / actions.shape[1]
     episodes.idle_share += _IDLE_RATE * (idle - episodes.idle_share)
     return chunk
 
 
-def _stepped(episodes: Episodes, actions: np.ndarray, trace: bool) -> Chunk:
+def _stepped(
+    episodes: Episodes, actions: np.ndarray, trace: bool, watch: Callable[[Ids], Groups] | None = None
+) -> Chunk:
     """One control step after the other, only in environments that have not ended."""
     num, steps = actions.shape[:2]
     alive = np.ones(num, bool)
     reward = np.zeros((num, steps))
     terminated, truncated, length = np.zeros(num, bool), np.zeros(num, bool), np.zeros(num, np.int64)
-    seen = [episodes.obs]
+    look = watch or _nothing
+    seen = [{**episodes.obs, **look(np.arange(0))}]
     for h in range(steps):
         if not alive.any():
             break
@@ -69,10 +86,10 @@ def _stepped(episodes: Episodes, actions: np.ndarray, trace: bool) -> Chunk:
         terminated |= step.terminated & alive
         truncated |= step.truncated & alive
         length += alive
+        seen.append({**episodes.obs, **look(np.flatnonzero(alive))})
         alive = alive & ~(step.terminated | step.truncated)
-        seen.append(episodes.obs)
-    seen += [episodes.obs] * (steps + 1 - len(seen))
-    history = {name: np.stack([obs[name] for obs in seen], axis=1) for name in episodes.obs} if trace else None
+    seen += seen[-1:] * (steps + 1 - len(seen))
+    history = {name: np.stack([obs[name] for obs in seen], axis=1) for name in seen[0]} if trace else None
     return Chunk(reward, terminated, truncated, length, episodes.obs, history)
 
 
@@ -94,6 +111,11 @@ def _rolled(episodes: Episodes, actions: np.ndarray, trace: bool) -> Chunk:
     # MuJoCo or a term met a number it cannot use, perhaps after an episode's end: step by step it is told which.
     simulation.load(before, everyone)
     return _stepped(episodes, actions, trace)
+
+
+def _nothing(ids: Ids) -> Groups:
+    """Nobody watches."""
+    return {}
 
 
 def _flattened(

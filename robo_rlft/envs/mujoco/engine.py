@@ -20,9 +20,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record, space_of
+from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.envs.mujoco import generators
 from robo_rlft.envs.mujoco.chunk import advance_chunk
 from robo_rlft.envs.mujoco.episodes import Episodes, all_finite, merged_params
+from robo_rlft.envs.mujoco.observed import ImageObservations
 from robo_rlft.envs.mujoco.render import Cameras
 from robo_rlft.envs.mujoco.simulation import Ids, Simulation
 from robo_rlft.envs.mujoco.table import Groups, observation_specs
@@ -45,6 +47,7 @@ class MujocoEnv(BatchEnv):
         dtype: of observations and rewards.
         max_episode_steps: control steps before truncation; None takes the task's.
         capture_nan: folder to save the state and action to whenever an environment breaks.
+        images: cameras to observe through; None gives no images.
         params: the task's parameters by name, over its defaults.
 
     Raises:
@@ -64,6 +67,7 @@ class MujocoEnv(BatchEnv):
         dtype: torch.dtype = torch.float32,
         max_episode_steps: int | None = None,
         capture_nan: str | Path | None = None,
+        images: ImagesConfig | None = None,
         **params: Any,
     ) -> None:
         if num_envs < 1:
@@ -84,7 +88,10 @@ class MujocoEnv(BatchEnv):
             max_steps=max_episode_steps or task.max_episode_steps,
             capture_nan=Path(capture_nan) if capture_nan else None,
         )
+        self._images = ImageObservations(self.simulation, images or ImagesConfig())
+        self._images.begin(self._episodes.generators, np.arange(num_envs))
         self._episodes.begin()
+        self._images.look(np.arange(num_envs))
         self.robot = self._describe()
         self._bounds: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
         self._cameras = Cameras(task.cameras)
@@ -115,7 +122,7 @@ class MujocoEnv(BatchEnv):
             generators.reseed(episodes.generators, seed, ids)
         ended = np.zeros(self.num_envs, bool)
         ended[ids] = True
-        obs = self._tensors(episodes.begin_again(episodes.obs, ended))
+        obs = self._tensors(self._begin_again(episodes.obs, ended))
         return obs, {"success": self._tensor(episodes.success.copy())}
 
     def step(
@@ -125,24 +132,26 @@ class MujocoEnv(BatchEnv):
         episodes = self._episodes
         step = episodes.advance(self._checked(actions, (self.num_envs, len(self.task.action_names))))
         ended = step.terminated | step.truncated
-        tensor, final = self._tensor, self._tensors(step.obs)
+        everyone = np.arange(self.num_envs)
+        tensor, final = self._tensor, self._tensors({**step.obs, **self._images.look(everyone)})
         info = {"final_obs": final, "_final_obs": tensor(ended), "success": tensor(episodes.success.copy())}
-        obs = episodes.begin_again(step.obs, ended)
+        obs = self._begin_again(step.obs, ended)
         reward = step.reward.astype(self._numpy_dtype, copy=False)
         outcome = tensor(reward), tensor(step.terminated), tensor(step.truncated)
-        return final if obs is step.obs else self._tensors(obs), *outcome, info
+        return self._tensors(obs) if ended.any() else final, *outcome, info
 
     def step_chunk(self, actions: Float[Tensor, "env chunk action"], record: Record = "last") -> ChunkResult:
         """See `BatchEnv.step_chunk`. Compiled code makes all steps where the task has no `control` and is not fresh."""
         episodes = self._episodes
         steps = actions.shape[1] if actions.ndim == 3 else 1
         acts = self._checked(actions, (self.num_envs, steps, len(self.task.action_names)))
-        chunk = advance_chunk(episodes, acts, record == "all")
+        images, watched = self._images, record == "all" and bool(self._images.present)
+        chunk = advance_chunk(episodes, acts, record == "all", images.look if watched else None)
         success = episodes.success.copy()
-        final = self._tensors(chunk.final)
-        obs = episodes.begin_again(chunk.final, chunk.terminated | chunk.truncated)
+        seen = images.present if watched else images.look(np.arange(self.num_envs))
+        final, ended = self._tensors({**chunk.final, **seen}), chunk.terminated | chunk.truncated
         return ChunkResult(
-            obs=final if obs is chunk.final else self._tensors(obs),
+            obs=self._tensors(self._begin_again(chunk.final, ended)) if ended.any() else final,
             reward=self._tensor(chunk.reward.astype(self._numpy_dtype)),
             terminated=self._tensor(chunk.terminated),
             truncated=self._tensor(chunk.truncated),
@@ -154,7 +163,8 @@ class MujocoEnv(BatchEnv):
 
     def get_state(self, ids: Sequence[int] | None = None) -> EnvState:
         """See `BatchEnv.get_state`. Per-environment model values (`randomise`) are part of it."""
-        return self._episodes.save(self._ids(ids))
+        rows = self._ids(ids)
+        return self._episodes.save(rows) | self._images.save(rows)
 
     def set_state(self, state: EnvState, ids: Sequence[int] | None = None) -> Obs:
         """See `BatchEnv.set_state`.
@@ -162,8 +172,10 @@ class MujocoEnv(BatchEnv):
         Raises:
             SpecError: rows are missing, or belong to another task.
         """
-        self._episodes.load(state, self._ids(ids))
-        return self._tensors(self._episodes.obs)
+        rows = self._ids(ids)
+        self._episodes.load(state, rows)
+        self._images.load(state, rows)
+        return self._tensors({**self._episodes.obs, **self._images.present})
 
     def randomise(self, field: str, values: Any, ids: Sequence[int] | None = None) -> None:
         """Give environments (all by default) their own values of a model field, from the next step on.
@@ -199,9 +211,21 @@ class MujocoEnv(BatchEnv):
         simulation = self.simulation
         return self._cameras.render(simulation.batch, self._ids(ids), camera, size, bool(simulation.randomised))
 
+    def look_again(self) -> Obs:
+        """The image observations of the present states, drawn anew: what a chunk of steps spends on them."""
+        return self._tensors(self._images.look(np.arange(self.num_envs)))
+
     def close_extras(self, **kwargs: Any) -> None:
         """Free the renderers; `close` calls it."""
         self._cameras.close()
+        self._images.close()
+
+    def _begin_again(self, final: Groups, ended: Bool[np.ndarray, " env"]) -> Groups:
+        """New episodes where `ended`; the observations to act on next, images included."""
+        ids = np.flatnonzero(ended)
+        self._images.begin(self._episodes.generators, ids)
+        obs = self._episodes.begin_again(final, ended)
+        return {**obs, **self._images.look(ids)}
 
     def _checked(self, actions: Tensor, shape: tuple[int, ...]) -> np.ndarray:
         """Actions as numpy in their own precision, clipped to the bounds."""
@@ -254,7 +278,7 @@ class MujocoEnv(BatchEnv):
         dtype = self._numpy_dtype.name
         return RobotSpec(
             env_id=self.task.id,
-            observation=observation_specs(self.task, dtype),
+            observation=observation_specs(self.task, dtype) | self._images.specs,
             action=ArraySpec((len(names),), dtype, names, low=tuple(low), high=tuple(high)),
             rate_hz=1.0 / (self.simulation.model.opt.timestep * self.task.frame_skip),
             max_episode_steps=self.max_episode_steps,

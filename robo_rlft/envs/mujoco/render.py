@@ -5,9 +5,11 @@ The OpenGL context is chosen when the first image is asked for, so that a machin
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mujoco
@@ -15,7 +17,30 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from mujoco.batch import Batch
 
-from robo_rlft.errors import UserError, unknown_name
+from robo_rlft.errors import ConfigError, UserError, unknown_name
+
+
+@dataclass(frozen=True)
+class Look:
+    """What OpenGL spends its time on, over the model's own `visual/quality`; None leaves that as it is.
+
+    Attributes:
+        samples: of each pixel's edges.
+        shadows: lights cast them, reflections and haze included.
+        slices: around a round shape.
+        stacks: along it.
+    """
+
+    samples: int | None = None
+    shadows: bool = True
+    slices: int | None = None
+    stacks: int | None = None
+
+
+FULL = Look()
+"""As the task's author drew it: for videos."""
+FAST = Look(samples=0, shadows=False, slices=12, stacks=6)
+"""For observations of a hundred pixels: a shadow map alone costs more than a hundred such images."""
 
 
 class Cameras:
@@ -27,8 +52,7 @@ class Cameras:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
-        self._views: dict[tuple[int, int], _View] = {}
-        self._data: mujoco.MjData | None = None
+        self._views: dict[tuple[int, int], View] = {}
 
     def render(
         self,
@@ -51,18 +75,15 @@ class Cameras:
             UserError: the camera is unknown, or this machine has no OpenGL driver.
         """
         if size not in self._views:
-            self._views[size] = _View(batch.model, size)
-        if self._data is None:
-            self._data = mujoco.MjData(batch.model)
-        data = self._data
+            self._views[size] = View(batch.model, size, FULL)
+        view = self._views[size]
         chosen = camera or (self._names[0] if self._names else None)
-        number = _camera_number(batch.model, chosen)
+        number = None if chosen is None else camera_number(batch.model, chosen)
         images = np.empty((len(ids), *size, 3), np.uint8)
         for image, i in zip(images, ids, strict=True):
-            model = batch.get_model(int(i)) if own_models else batch.model
-            batch.get_data(int(i), data)
-            mujoco.mj_forward(model, data)
-            self._views[size].draw(model, data, number, image)
+            batch.get_data(int(i), view.data)
+            view.pose(batch.get_model(int(i)) if own_models else batch.model, view.data)
+            view.draw(number, image)
         return images
 
     def close(self) -> None:
@@ -72,41 +93,103 @@ class Cameras:
         self._views.clear()
 
 
-class _View:
-    def __init__(self, model: mujoco.MjModel, size: tuple[int, int]) -> None:
+class View:
+    """One OpenGL context and scene of one image size. `pose` a world, then `draw` it through any of its cameras.
+
+    Args:
+        model: what is drawn; its meshes, textures and shapes are uploaded once.
+        size: (height, width) in pixels.
+        look: what to spend time on.
+
+    Attributes:
+        model: a copy of the model to change and pose.
+        data: memory for a state to pose.
+    """
+
+    def __init__(self, model: mujoco.MjModel, size: tuple[int, int], look: Look) -> None:
         height, width = size
-        model.vis.global_.offheight = max(model.vis.global_.offheight, height)
-        model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
-        self._gl = _open_gl(width, height)
+        self._usable = False
+        self.model, self.data = copy.copy(model), mujoco.MjData(model)
+        self._gl = open_gl(width, height)
         self._gl.make_current()
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        _set_look(self.model, size, look)
+        self._context = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        self._usable = True
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-        self._scene = mujoco.MjvScene(model, maxgeom=2000)
+        self._scene = mujoco.MjvScene(self.model, maxgeom=2000)
+        if not look.shadows:
+            for flag in _COSTLY:
+                self._scene.flags[flag] = 0
         self._rect = mujoco.MjrRect(0, 0, width, height)
         self._option = mujoco.MjvOption()
+        self._posed = (self.model, self.data)
+        self._upside_down = np.empty((height, width, 3), np.uint8)
 
-    def draw(self, model: mujoco.MjModel, data: mujoco.MjData, camera: int | None, image: np.ndarray) -> None:
+    def pose(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        """Work out from the state where bodies, lights and cameras are; nothing else a picture needs changes."""
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        mujoco.mj_camlight(model, data)
+        mujoco.mj_flex(model, data)
+        mujoco.mj_tendon(model, data)
+        self._posed = (model, data)
+
+    def draw(self, camera: int | None, image: UInt8[np.ndarray, "height width 3"]) -> None:
+        """The posed world through a camera, or through the free one."""
         self._gl.make_current()
-        view = _camera(model, camera)
+        model, data = self._posed
         everything = mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(model, data, self._option, None, view, everything, self._scene)
+        mujoco.mjv_updateScene(model, data, self._option, None, _camera(model, camera), everything, self._scene)
+        self.redraw(image)
+
+    def redraw(self, image: UInt8[np.ndarray, "height width 3"]) -> None:
+        """The scene as it stands: what OpenGL alone costs."""
         mujoco.mjr_render(self._rect, self._scene, self._context)
-        mujoco.mjr_readPixels(image, None, self._rect, self._context)
-        image[:] = image[::-1].copy()  # OpenGL's rows run from the bottom up
+        mujoco.mjr_readPixels(self._upside_down, None, self._rect, self._context)
+        image[:] = self._upside_down[::-1]  # OpenGL's rows run from the bottom up
 
     def close(self) -> None:
-        self._gl.make_current()
-        self._context.free()
-        self._gl.free()
+        """Free the context."""
+        if self._usable:
+            self._usable = False
+            self._gl.make_current()
+            self._context.free()
+            self._gl.free()
+
+    def __del__(self) -> None:
+        # Left to the interpreter, MuJoCo would free its objects in whatever context is current: another view's.
+        if not sys.is_finalizing():
+            self.close()
 
 
-def _camera_number(model: mujoco.MjModel, name: str | None) -> int | None:
-    if name is None:
-        return None
+def camera_number(model: mujoco.MjModel, name: str) -> int:
+    """The index of a camera.
+
+    Raises:
+        ConfigError: there is no such camera.
+    """
     number = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)
     if number < 0:
-        raise UserError(unknown_name("camera", name, [model.camera(i).name for i in range(model.ncam)]))
+        raise ConfigError(unknown_name("camera", name, [model.camera(i).name for i in range(model.ncam)]))
     return number
+
+
+_COSTLY = (
+    mujoco.mjtRndFlag.mjRND_SHADOW,
+    mujoco.mjtRndFlag.mjRND_REFLECTION,
+    mujoco.mjtRndFlag.mjRND_HAZE,
+)
+
+
+def _set_look(model: mujoco.MjModel, size: tuple[int, int], look: Look) -> None:
+    """Write what a context reads from the model when it is made."""
+    frame, quality = model.vis.global_, model.vis.quality
+    frame.offheight, frame.offwidth = max(frame.offheight, size[0]), max(frame.offwidth, size[1])
+    if not look.shadows:
+        frame.offheight, frame.offwidth, quality.shadowsize = *size, 0
+    quality.offsamples = quality.offsamples if look.samples is None else look.samples
+    quality.numslices = look.slices or quality.numslices
+    quality.numstacks = look.stacks or quality.numstacks
 
 
 def _camera(model: mujoco.MjModel, number: int | None) -> mujoco.MjvCamera:
@@ -118,7 +201,7 @@ def _camera(model: mujoco.MjModel, number: int | None) -> mujoco.MjvCamera:
     return camera
 
 
-def _open_gl(width: int, height: int) -> Any:
+def open_gl(width: int, height: int) -> Any:
     """The first OpenGL context this machine can make; MUJOCO_GL names one to insist on."""
     wanted = os.environ.get("MUJOCO_GL", "").lower()
     failures = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from robo_rlft.envs.mujoco.task import Array, Params, State
+from robo_rlft.envs.mujoco.task import Array, Observation, Params, State
 
 POSE_NAMES = ("x", "y", "z", "rx", "ry", "rz")
 POSE_UNITS = ("m", "m", "m", "rad", "rad", "rad")
@@ -45,6 +45,21 @@ def tool_velocity(xp: Any, state: State, params: Params) -> Array:
 def command_lead(xp: Any, state: State, params: Params) -> Array:
     """How far the command is ahead of the tool, [N, 6]: the force it presses with, over the spring's stiffness."""
     return state.variables["command"] - tool_pose(xp, state, params)
+
+
+PROPRIO_KEY = "proprio"
+"""Observation group of what the arm knows of itself, for policies that see the rest in images."""
+
+
+def proprioception() -> tuple[Observation, ...]:
+    """Pose, velocity and lead of the tool as the group `proprio`."""
+    return (
+        Observation("tool_pose", tool_pose, tuple(f"tool_{n}" for n in POSE_NAMES), POSE_UNITS, PROPRIO_KEY),
+        Observation(
+            "tool_velocity", tool_velocity, tuple(f"tool_{n}" for n in VELOCITY_NAMES), RATE_UNITS, PROPRIO_KEY
+        ),
+        Observation("lead", command_lead, tuple(f"lead_{n}" for n in POSE_NAMES), POSE_UNITS, PROPRIO_KEY),
+    )
 
 
 def moved_command(xp: Any, state: State, action: Array, params: Params) -> Array:

@@ -23,6 +23,7 @@ from robo_rlft.envs.mujoco.tasks.arm.control import (
     command_lead,
     constant,
     moved_command,
+    proprioception,
     tool_pose,
     tool_velocity,
 )
@@ -135,6 +136,7 @@ TASK = MujocoTask(
         Observation("peg_velocity", tool_velocity, tuple(f"peg_{n}" for n in VELOCITY_NAMES), RATE_UNITS),
         Observation("hole", hole_pose, ("hole_x", "hole_y", "hole_yaw"), ("m", "m", "rad")),
         Observation("lead", command_lead, tuple(f"lead_{n}" for n in POSE_NAMES), POSE_UNITS),
+        *proprioception(),
     ),
     rewards=(Reward("inserted", success_reward),),
     terminated=ended,
@@ -154,7 +156,7 @@ TASK = MujocoTask(
         "force_limit": 0.0,
         **CONTROL_PARAMS,
     },
-    cameras=("front", "closeup"),
+    cameras=("front", "closeup", "wrist"),
 )
 
 

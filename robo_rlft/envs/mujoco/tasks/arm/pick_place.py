@@ -19,11 +19,13 @@ from robo_rlft.envs.mujoco.tasks.arm.control import (
     FIELDS,
     POSE_NAMES,
     POSE_UNITS,
+    PROPRIO_KEY,
     RATE_UNITS,
     VELOCITY_NAMES,
     command_lead,
     constant,
     moved_command,
+    proprioception,
     tool_pose,
     tool_velocity,
 )
@@ -152,6 +154,8 @@ TASK = MujocoTask(
         Observation("cube_velocity", cube_velocity, ("cube_vx", "cube_vy", "cube_vz"), ("m/s", "m/s", "m/s")),
         Observation("goal", goal_position, ("goal_x", "goal_y"), ("m", "m")),
         Observation("lead", command_lead, tuple(f"lead_{n}" for n in POSE_NAMES), POSE_UNITS),
+        *proprioception(),
+        Observation("finger_opening", finger_opening, ("finger_opening",), ("m",), PROPRIO_KEY),
     ),
     rewards=(Reward("placed", success_reward),),
     terminated=placed,
@@ -173,7 +177,7 @@ TASK = MujocoTask(
         "lead_m": 0.03,
         "lead_rad": 0.2,
     },
-    cameras=("front", "closeup"),
+    cameras=("front", "closeup", "wrist"),
 )
 
 
