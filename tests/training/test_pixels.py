@@ -150,7 +150,7 @@ def test_onnx_takes_bytes_and_equals_torch(cloned: Path, tmp_path: Path) -> None
     assert types["observation/image/wrist"] == "tensor(uint8)"
     controller, rng = Controller(bundle), np.random.default_rng(0)
     seen = {
-        "proprio": rng.normal(0, 0.3, (5, 2, 19)).astype(np.float32),
+        "proprio": rng.normal(0, 0.3, (5, 2, *policy.robot.observation["proprio"].shape)).astype(np.float32),
         "image/wrist": rng.integers(0, 256, (5, 2, 16, 24, 3), dtype=np.uint8),
     }
     noise = rng.standard_normal((5, *policy.event), dtype=np.float32)
