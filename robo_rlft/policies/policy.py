@@ -115,7 +115,9 @@ class Policy(nn.Module):
         """Standard normal noise for `sample`, `noise_points` of it, on the policy's device."""
         like = self.action_norm.scale
         size = (self.noise_points, rows, *self.event)
-        return torch.randn(size, generator=generator, device=like.device, dtype=like.dtype)
+        # Drawn where the generator lives: an update shuffles and draws on the processor, whatever the policy's device.
+        source = generator.device if generator is not None else like.device
+        return torch.randn(size, generator=generator, device=source, dtype=like.dtype).to(like.device)
 
     def sample(self, cond: Cond, noise: Float[Tensor, "point env chunk action"], deterministic: bool = False) -> Path:
         """Draw one path per row of the condition; `deterministic` follows the means (see `Chain.sample`)."""
