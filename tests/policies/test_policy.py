@@ -156,7 +156,7 @@ def test_wrong_observations_are_named() -> None:
         Policy(PolicyConfig(obs_keys=["state"]), robot())
 
 
-def test_images_are_refused_by_name() -> None:
-    camera = RobotSpec("Toy", {"image/front": ArraySpec((8, 8, 3), "uint8")}, ArraySpec((2,)), 20.0, 100)
-    with pytest.raises(SpecError, match=r"'image/front' has shape \[8, 8, 3\]: policies read vectors"):
-        Policy(PolicyConfig(obs_keys=["image/front"]), camera)
+def test_maps_that_are_no_images_are_refused_by_name() -> None:
+    camera = RobotSpec("Toy", {"depth": ArraySpec((8, 8))}, ArraySpec((2,)), 20.0, 100)
+    with pytest.raises(SpecError, match=r"'depth' has shape \[8, 8\]: policies read vectors"):
+        Policy(PolicyConfig(obs_keys=["depth"]), camera)
