@@ -99,6 +99,6 @@ def _check_pair(tuned: Policy, reference: Policy) -> None:
         raise ConfigError(f"guidance: K is {tuned.chain.steps} here and {reference.chain.steps} in the reference")
     if not same_units(tuned, reference):
         raise ConfigError(
-            "guidance: the two policies normalise or encode differently, so their velocities do not add up; the "
-            "reference must be the policy that fine-tuning began with, its image encoders left alone"
+            "guidance: the two policies normalise differently or see images differently, so their velocities do not "
+            "add up; the reference must be the policy that fine-tuning began with, its image encoders left alone"
         )

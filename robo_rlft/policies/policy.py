@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class Policy(nn.Module):
         if not 1 <= config.execute <= config.chunk:
             raise ConfigError(f"policy.execute {config.execute} must be between 1 and policy.chunk {config.chunk}")
         self.config = config
-        self.robot = robot
+        self.robot = _without_unread_images(robot, config.obs_keys)
         self.event = (config.chunk, robot.action.shape[0])
         self.image_keys = [key for key in config.obs_keys if key.startswith(IMAGE_PREFIX)]
         self.vector_keys = [key for key in config.obs_keys if key not in self.image_keys]
@@ -167,6 +168,12 @@ class Policy(nn.Module):
 def _slot(key: str) -> str:
     """A module name for an observation key."""
     return key.replace("/", "_").replace(".", "_")
+
+
+def _without_unread_images(robot: RobotSpec, keys: list[str]) -> RobotSpec:
+    """What the policy asks of an environment: nobody shall render what it does not look at."""
+    kept = {k: v for k, v in robot.observation.items() if k in keys or not k.startswith(IMAGE_PREFIX)}
+    return replace(robot, observation=kept)
 
 
 def _vector_width(key: str, robot: RobotSpec) -> int:

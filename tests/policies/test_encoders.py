@@ -158,6 +158,11 @@ def test_the_first_ratio_is_one(name: str) -> None:
     assert sum(encoded) == 2 * 2 * rows  # cameras, steps of history
 
 
+def test_images_a_policy_does_not_read_are_not_asked_of_an_environment() -> None:
+    blind = Policy(PolicyConfig(obs_keys=["policy", "image/b"], encoder=SMALL), ROBOT)
+    assert sorted(blind.robot.observation) == ["image/b", "policy"]
+
+
 def test_what_does_not_fit_is_refused() -> None:
     made, obs = policy(), observe(2)
     with pytest.raises(SpecError, match="images are uint8"):
