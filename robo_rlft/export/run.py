@@ -209,8 +209,9 @@ def _latency_rows(timings: dict[str, Timings], num_envs: int, batch: list[float]
 def _show(record: dict[str, Any], manifest: Manifest) -> None:
     row = describe_record(record) | {"golden check": f"passed, error {record['golden_error']:.1e}"}
     summary_table(f"{record['env_id']}: controller {record['bundle']}", [row])
-    period_ms = 1e3 / manifest.stage.rate_hz
-    summary_table(f"latency in µs (the policy is due every {period_ms:g} ms)", [_rounded(r) for r in record["latency"]])
+    due = f"the policy is due every {1e3 / manifest.stage.rate_hz:g} ms"
+    due += f", its correction every {1e3 / manifest.residual.rate_hz:g} ms" if manifest.residual else ""
+    summary_table(f"latency in µs ({due})", [_rounded(r) for r in record["latency"]])
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, object]:
