@@ -50,7 +50,6 @@ METHODS = (
     Method("group", "ReinFlow, group advantage", by_ppo=True),
     Method("dsrl", "DSRL"),
     Method("awr", "AWR"),
-    Method("resip", "ResiP"),
     Method(MORE_CLONING, "BC continued for the same wall time"),
 )
 

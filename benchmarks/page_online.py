@@ -21,6 +21,7 @@ from benchmarks.markdown import (
 )
 from benchmarks.online import METHODS, MORE_CLONING, TASKS, Entry, Tasks, best_and_last, entries, record_name
 from benchmarks.page_learning import SEEDS, Published, commands_of, seconds_per_iteration
+from benchmarks.page_residual import residual_section
 from benchmarks.records import RunRecord
 from robo_rlft.training.chart import Chart, Series, Values
 from robo_rlft.training.curves import RunCurves, unit_of
@@ -70,6 +71,7 @@ def online_page(tasks: Tasks, published: Mapping[str, Published]) -> tuple[str, 
             section("Goals", checks(list(_goals(found)))),
             section("Seconds per iteration", _pace(found)),
             *(_figures(task, pictures) for task in TASKS),
+            residual_section(tasks),
             section("Each seed", SEED_NOTE, _seeds(measured)),
             section("Again", _again(tasks, published)),
         ),
