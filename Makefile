@@ -46,7 +46,7 @@ format: setup ## put the code into ruff's form
 
 bench: setup ## every benchmark beside its limit and its peers; rows in build/bench
 	@mkdir -p build/bench
-	@for case in envs data update iteration; do $(BIN)/robo-rlft bench $$case --json build/bench/$$case.json; done
+	@for case in envs render data update iteration; do $(BIN)/robo-rlft bench $$case --json build/bench/$$case.json; done
 
 clean: ## remove the virtual environment and everything built
 	rm -rf $(VENV) build dist *.egg-info robo_rlft/envs/mujoco/_stepper.* .pytest_cache .ruff_cache .hypothesis
