@@ -16,7 +16,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -91,7 +91,7 @@ class Run:
         lock = RunLock(folder)
         try:
             resumed = (folder / _CONFIG).exists()
-            changed = _check_same_run(folder, settings, verb) if resumed else []
+            changed = _check_same_run(folder, settings, _defaults(config), verb) if resumed else []
             _note_changes(folder, changed)
             _write_settings(folder, settings, verb)
             where = settings.get("run", {})
@@ -198,9 +198,18 @@ def _open_lock(path: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
-def _check_same_run(path: Path, config: Mapping[str, Any], verb: str) -> list[Difference]:
-    """Changed settings that may change; raises RunError at the first that may not."""
+def _defaults(config: Any) -> dict[str, Any]:
+    """What the settings of a dataclass are if nobody sets them."""
+    return flatten(plain(type(config)())) if is_dataclass(config) else {}
+
+
+def _check_same_run(path: Path, config: Mapping[str, Any], defaults: Mapping[str, Any], verb: str) -> list[Difference]:
+    """Changed settings that may change; raises RunError at the first that may not.
+
+    A setting that did not exist when the run was started had its default: a newer version goes on with older runs.
+    """
     old, new = flatten(read_config(path)), flatten(config)
+    old = {**{key: value for key, value in defaults.items() if key in new}, **old}
     if (before := _verb(path)) != verb:
         raise RunError(f"{path} holds a {before} run, this is {verb}: choose another folder with run.dir=PATH")
     for key, left, right in differences(old, new, MAY_CHANGE):

@@ -43,6 +43,22 @@ def test_a_run_writes_down_how_it_was_made(tmp_path: Path, config: Config) -> No
     assert (run.path / "log.txt").read_text().endswith("one [bold] line\n")
 
 
+def test_a_run_of_an_older_version_continues_where_new_settings_have_their_defaults(
+    tmp_path: Path, config: Config
+) -> None:
+    with open_run(tmp_path, config):
+        pass
+    older = read_config(tmp_path)
+    del older["ppo"]["objective"], older["residual"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(older))
+    with open_run(tmp_path, config) as run:
+        assert run.resumed
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(older))
+    config.ppo.objective = "awr"
+    with pytest.raises(RunError, match=r"ppo.objective=surrogate, now ppo.objective=awr"), open_run(tmp_path, config):
+        pass
+
+
 def test_a_run_continues_with_the_same_settings_or_other_limits(tmp_path: Path, config: Config) -> None:
     with open_run(tmp_path, config) as run:
         run.finish({"env_steps": 10})
