@@ -18,8 +18,10 @@ from robo_rlft.export.golden import golden_inputs
 from robo_rlft.export.graph import DeterministicPolicy, to_onnx
 from robo_rlft.export.manifest import (
     GOLDEN_FILE,
+    IMAGE_TOLERANCE,
     MANIFEST_FILE,
     MODEL_FILE,
+    TOLERANCE,
     Manifest,
     Normaliser,
     Stage,
@@ -138,6 +140,7 @@ def _manifest(policy: Policy, source: Mapping[str, Any], files: Mapping[str, str
         },
         source=plain(source),
         files=files,
+        tolerance=IMAGE_TOLERANCE if policy.image_keys else TOLERANCE,
     )
 
 

@@ -92,8 +92,8 @@ def _check_pair(tuned: Policy, reference: Policy) -> None:
     left, right = ({k: v for k, v in p.state_dict().items() if k.split(".")[0] in _SHARED} for p in (tuned, reference))
     if any(not torch.equal(value, right[key]) for key, value in left.items()):
         raise ConfigError(
-            "guidance: the two policies normalise differently or see images differently, so their velocities do not add up; the "
-            "reference must be the policy that fine-tuning began with, its image encoders left alone"
+            "guidance: the two policies normalise differently or see images differently, so their velocities do not "
+            "add up; the reference must be the policy that fine-tuning began with, its image encoders left alone"
         )
 
 
