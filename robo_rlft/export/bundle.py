@@ -18,11 +18,13 @@ from robo_rlft.export.golden import golden_inputs, residual_inputs
 from robo_rlft.export.graph import CorrectedAction, DeterministicPolicy, ExportedModel, to_onnx
 from robo_rlft.export.manifest import (
     GOLDEN_FILE,
+    IMAGE_TOLERANCE,
     MANIFEST_FILE,
     MODEL_FILE,
     NORMALISED,
     RESIDUAL,
     RESIDUAL_FILE,
+    TOLERANCE,
     Manifest,
     Normaliser,
     ResidualStage,
@@ -167,6 +169,7 @@ def _manifest(policy: Policy, source: Mapping[str, Any], files: Mapping[str, str
         },
         source=plain(source),
         files=files,
+        tolerance=IMAGE_TOLERANCE if policy.image_keys else TOLERANCE,
     )
 
 

@@ -40,6 +40,8 @@ BASE_ACTION, PHASE = "base_action", "phase"
 """Inputs of a residual's model beside the observations."""
 TOLERANCE = 1e-5
 """Largest difference from the golden actions, in units of max(1, scale of the action's normaliser)."""
+IMAGE_TOLERANCE = 1e-4
+"""The same where the policy reads images: the rounding of deep convolutions alone reaches 1e-5."""
 
 
 @dataclass(frozen=True)
