@@ -63,8 +63,11 @@ def score(value: Score | None) -> str:
 
 
 def interval(value: Interval, share: bool) -> str:
-    """`63.0 % [56.1, 69.4]` or `3,205 [3,100, 3,310]`."""
-    return f"{figure(value.mean, share)} [{bare(value.low, share)}, {bare(value.high, share)}]"
+    """`63.0 % [56.1, 69.4]` or `3,205 [3,100, 3,310]`. Student's interval of a share, or of a difference of shares, may
+    go beyond what there is: it ends there.
+    """
+    low, high = (max(value.low, -1.0), min(value.high, 1.0)) if share else (value.low, value.high)
+    return f"{figure(value.mean, share)} [{bare(low, share)}, {bare(high, share)}]"
 
 
 def figure(value: float, share: bool) -> str:
