@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks.markdown import Check, checks, interval, section, table
 from benchmarks.online import Entry, Method, Tasks
 from benchmarks.page_learning import Tuned, start_of
+from benchmarks.records import RunRecord
 from robo_rlft.training.progress import duration
 
 LOW, MEDIUM = "low", "medium"
@@ -46,7 +47,12 @@ def _tuned(tasks: Tasks, name: str) -> list[Tuned]:
     """Fine-tuning runs of a record, or the cloning where there is nothing else."""
     runs, everything = tasks.get(name, ()), [run for runs in tasks.values() for run in runs]
     chosen = [run for run in runs if run.verb == "finetune"] or list(runs)
-    return [Tuned(run, start_of(run, everything)) for run in chosen]
+    return [Tuned(run, start_of(run, everything) if _goes_on(run) else None) for run in chosen]
+
+
+def _goes_on(run: RunRecord) -> bool:
+    """It began with another policy: every fine-tuning, and cloning that was given one."""
+    return run.verb == "finetune" or bool(run.config["run"]["checkpoint"])
 
 
 def _row(entry: Entry) -> list[str]:
