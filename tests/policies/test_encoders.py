@@ -152,7 +152,8 @@ def test_the_first_ratio_is_one(name: str) -> None:
     for encoder in made.encoders.values():
         encoder.register_forward_hook(lambda _, inputs, __: encoded.append(len(inputs[0])))
     errors = [
-        ppo.actor_loss(made, batch[part], config)[1]["ratio_error"].item() for part in ppo._pieces(rows, made, config)
+        ppo.actor_loss(made, batch[part], config)[1]["ratio_error"].item()
+        for part in ppo._pieces(rows, made.chain.scored_steps, config)
     ]
     assert max(errors) <= 1e-6
     assert sum(encoded) == 2 * 2 * rows  # cameras, steps of history
