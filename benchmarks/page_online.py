@@ -29,8 +29,8 @@ from robo_rlft.training.progress import duration
 
 MISSING = "not measured"
 INTRODUCTION = (
-    "All methods of a task start from demonstrations of the same data set and have networks of the same size and the "
-    "same number of iterations, unless their recipe says otherwise. Start and end are evaluations of 200 episodes on "
+    "All methods of a task start from demonstrations of the same data set and have networks of the same size. Their "
+    "budgets differ where the column of environment steps says so. Start and end are evaluations of 200 episodes on "
     "the same seeds, the end of the LAST checkpoint; in brackets 95 % intervals, over seeds (Student's t) or, of a "
     "single seed, over its episodes. The gain is paired: end minus start of each seed. The start of methods that "
     "fine-tune the same cloned flow is one evaluation. Times are means over seeds, on one core."
