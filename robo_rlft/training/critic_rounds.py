@@ -17,7 +17,7 @@ from robo_rlft.policies.condition import Cond
 from robo_rlft.training.checkpoint import capture_rng, restore_rng
 from robo_rlft.training.compare import plain
 from robo_rlft.training.config import Config
-from robo_rlft.training.evaluate import evaluate_in_training
+from robo_rlft.training.evaluate import evaluate_in_training, figures_of
 from robo_rlft.training.paths import source_path
 from robo_rlft.training.policies import CRITIC, make_critic, policy_meta, searching, start_policy
 from robo_rlft.training.progress import Progress, share_done
@@ -59,11 +59,7 @@ class CriticTrainer:
         )
         self.parts: list[Experience] = []
         self.round, self.env_steps, self.episodes, self.wall = 0, 0, 0, 0.0
-        if "last" in run.checkpoints.names:
-            self._resume()
-        else:
-            # A run that was killed before its first checkpoint begins again, and so do its figures.
-            run.metrics.truncate_after(-1)
+        run.begin(self._resume)
 
     @property
     def fraction(self) -> float:
@@ -154,9 +150,7 @@ class CriticTrainer:
         search = settings.candidates or settings.best_of
         policy = searching(settings, self.policy, self.critic) if search else self.policy
         record = evaluate_in_training(self.config, policy, self.run.path, self.round)
-        score = record["success"] or record["return"]
-        values = {"score": score["mean"], "low": score["low"], "high": score["high"]}
-        self.run.metrics.write(self.env_steps, {f"evaluation/{k}": v for k, v in values.items()}, wall=self.wall)
+        self.run.metrics.write(self.env_steps, figures_of(record), wall=self.wall)
 
     def _save(self) -> None:
         counters = {

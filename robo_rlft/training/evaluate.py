@@ -93,18 +93,10 @@ def adaptation(config: Config) -> str:
 
 def evaluate_policy(config: Config, policy: Policy, *, name: str, folder: Path, videos: bool = True) -> dict[str, Any]:
     """Evaluate a policy on the configured seeds; videos go to `folder/videos`."""
-    start = time.perf_counter()
     settings = config.evaluate
-    policy = policy.to(config.device).eval()
-    env = acting_env(policy, make_env(config, min(settings.num_envs, settings.episodes)))
-    try:
-        policy.robot.check(env.robot, "the policy", f"environment {config.env.id}")
-        seeds = range(settings.seed, settings.seed + settings.episodes)
-        history = History(policy.config.obs_horizon, policy.config.obs_keys)
-        episodes = play(env, actor_of(policy), seeds, policy.evaluation_noise, history)
-    finally:
-        env.close()
-    record = make_record(name, env, episodes, time.perf_counter() - start) | {"network_calls": policy.network_calls}
+    policy = policy.to(config.device)
+    seeds = range(settings.seed, settings.seed + settings.episodes)
+    record = _measured(config, policy, name, seeds, settings.num_envs)
     if videos and settings.videos:
         record["videos"] = film(config, policy, folder / "videos", name)
     return record
@@ -112,18 +104,16 @@ def evaluate_policy(config: Config, policy: Policy, *, name: str, folder: Path, 
 
 def evaluate_in_training(config: Config, policy: Policy, folder: Path, iteration: int) -> dict[str, Any]:
     """A smaller evaluation on seeds of its own, without videos."""
-    env = acting_env(policy, make_env(config, min(config.env.num_envs, config.run.eval_episodes)))
     seeds = range(TRAINING_SEED, TRAINING_SEED + config.run.eval_episodes)
-    start = time.perf_counter()
-    try:
-        history = History(policy.config.obs_horizon, policy.config.obs_keys)
-        episodes = play(env, actor_of(policy.eval()), seeds, policy.evaluation_noise, history)
-    finally:
-        env.close()
-    record = make_record(f"training-{iteration:06d}", env, episodes, time.perf_counter() - start)
-    record |= {"network_calls": policy.network_calls}
+    record = _measured(config, policy, f"training-{iteration:06d}", seeds, config.env.num_envs)
     write_record(folder, record)
     return record
+
+
+def figures_of(record: dict[str, Any]) -> dict[str, float]:
+    """An evaluation's success, or return where the task has none, as figures of a run."""
+    score = record["success"] or record["return"]
+    return {f"evaluation/{name}": score[key] for name, key in (("score", "mean"), ("low", "low"), ("high", "high"))}
 
 
 def actor_of(policy: Policy) -> Actor:
@@ -192,6 +182,19 @@ def write_record(folder: Path, record: dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, json.dumps(record, indent=1).encode())
     return path
+
+
+def _measured(config: Config, policy: Policy, name: str, seeds: Sequence[int], num_envs: int) -> dict[str, Any]:
+    """One episode per seed, as a record."""
+    start = time.perf_counter()
+    env = acting_env(policy, make_env(config, min(num_envs, len(seeds))))
+    try:
+        policy.robot.check(env.robot, "the policy", f"environment {config.env.id}")
+        history = History(policy.config.obs_horizon, policy.config.obs_keys)
+        episodes = play(env, actor_of(policy.eval()), seeds, policy.evaluation_noise, history)
+    finally:
+        env.close()
+    return make_record(name, env, episodes, time.perf_counter() - start) | {"network_calls": policy.network_calls}
 
 
 def describe_record(record: dict[str, Any]) -> dict[str, object]:
@@ -270,4 +273,13 @@ def _hold(clip: list[np.ndarray], fps: float) -> np.ndarray:
     return np.stack(clip + [clip[-1]] * int(0.5 * fps))
 
 
-__all__ = ["Actor", "EpisodeResult", "evaluate", "evaluate_in_training", "evaluate_policy", "play", "write_record"]
+__all__ = [
+    "Actor",
+    "EpisodeResult",
+    "evaluate",
+    "evaluate_in_training",
+    "evaluate_policy",
+    "figures_of",
+    "play",
+    "write_record",
+]

@@ -24,7 +24,7 @@ from robo_rlft.training.checkpoint import capture_rng, restore_rng
 from robo_rlft.training.compiling import compile_networks
 from robo_rlft.training.config import Config
 from robo_rlft.training.critic_rounds import CriticTrainer
-from robo_rlft.training.evaluate import evaluate_in_training
+from robo_rlft.training.evaluate import evaluate_in_training, figures_of
 from robo_rlft.training.paths import SCRATCH, run_path, source_path
 from robo_rlft.training.policies import policy_meta, residual_policy, start_policy
 from robo_rlft.training.progress import Progress, share_done
@@ -85,11 +85,7 @@ class FineTuner:
         self.collector = Collector(
             self.env, self.learner.policy, config.ppo.gamma, self.generator, seed=10_000 * (config.seed + 1)
         )
-        if "last" in run.checkpoints.names:
-            self._resume()
-        else:
-            # A run that was killed before its first checkpoint begins again, and so do its figures.
-            run.metrics.truncate_after(-1)
+        run.begin(self._resume)
 
     def train(self) -> None:
         """Iterate until the configured end."""
@@ -217,11 +213,10 @@ class FineTuner:
     def _evaluate(self) -> bool:
         """Evaluate on the training's own seeds. Returns whether it is the best so far."""
         record = evaluate_in_training(self.config, self.learner.policy, self.run.path, self.iteration)
-        score = record["success"] or record["return"]
-        values = {"score": score["mean"], "low": score["low"], "high": score["high"]}
-        self.run.metrics.write(self.env_steps, {f"evaluation/{k}": v for k, v in values.items()}, wall=self.wall)
-        better = score["mean"] > self.best
-        self.best = max(self.best, score["mean"])
+        figures = figures_of(record)
+        self.run.metrics.write(self.env_steps, figures, wall=self.wall)
+        better = figures["evaluation/score"] > self.best
+        self.best = max(self.best, figures["evaluation/score"])
         return better
 
     def _save(self, name: str) -> None:

@@ -79,11 +79,7 @@ class Cloner:
         self.windows = self._windows(train, config.bc.batch_size)
         self.held_out = self._windows(held_out, 1024) if held_out else None
         self.step, self.wall, self.best = 0, 0.0, float("inf")
-        if "last" in run.checkpoints.names:
-            self._resume()
-        else:
-            # A run that was killed before its first checkpoint begins again, and so do its figures.
-            run.metrics.truncate_after(-1)
+        run.begin(self._resume)
 
     @property
     def fraction(self) -> float:

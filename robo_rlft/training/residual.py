@@ -5,6 +5,7 @@ To whatever trains or evaluates, this is one more environment of single steps; t
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -48,17 +49,17 @@ class PlayedEnv(BatchEnv):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
+    @abstractmethod
     def observe(self, obs: Obs) -> Obs:
         """The observation groups of the present state.
 
         Args:
             obs: those of the environment itself.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def command(self, action: Float[Tensor, "env action"]) -> Float[Tensor, "env action"]:
         """The action in the robot's units."""
-        raise NotImplementedError
 
     @property
     def nan_resets(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

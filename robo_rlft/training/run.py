@@ -15,7 +15,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from types import TracebackType
@@ -111,6 +111,16 @@ class Run:
             self.metrics.close()
         finally:
             self._lock.release()
+
+    def begin(self, resume: Callable[[], None]) -> None:
+        """Go on from the last checkpoint by `resume`, or begin.
+
+        A run that was killed before its first checkpoint begins again, and so do its figures.
+        """
+        if "last" in self.checkpoints.names:
+            resume()
+        else:
+            self.metrics.truncate_after(-1)
 
     def log(self, message: str) -> None:
         """Print a line and keep it with its time in log.txt."""

@@ -33,8 +33,8 @@ from robo_rlft.training.setup import prepare
 PARTS = ("simulation", "inference", "update")
 TASKS = ("hopper", "arm_peg_insert")
 METHODS = ("reinflow", "dppo", "flow_sde", "flow_noise", "shortcut", "mean_flow", "fpo")
-GAUSSIAN = ("policy.chain.name=gaussian", "policy.chain.steps=1")
-"""On the shapes of the other methods; `recipe=gaussian_ppo/<task>` from scratch has its own."""
+GAUSSIAN = {"hopper": "gaussian_ppo/hopper_cloned", "arm_peg_insert": "gaussian_ppo/arm_peg_insert"}
+"""The recipes on the shapes of the other methods; `gaussian_ppo/hopper`, from scratch, has its own."""
 NETWORKS = ("mlp", "unet1d", "transformer")
 SCRATCH = ("run.checkpoint=none", "policy.obs_normaliser=none", "policy.action_normaliser=bounds")
 """Random weights cost what trained ones do; only episodes end earlier."""
@@ -81,7 +81,7 @@ def run(
 def cases() -> dict[str, Config]:
     """Every method on both tasks, and ReinFlow's networks eager and compiled."""
     methods = {f"{method}/{task}": (f"recipe={method}/{task}",) for task in TASKS for method in METHODS}
-    methods |= {f"gaussian_ppo/{task}": (f"recipe=reinflow/{task}", *GAUSSIAN) for task in TASKS}
+    methods |= {f"gaussian_ppo/{task}": (f"recipe={GAUSSIAN[task]}",) for task in TASKS}
     networks = {
         f"{network}{', compiled' if compiled == 'true' else ''}": (
             "recipe=reinflow/hopper",
