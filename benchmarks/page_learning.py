@@ -158,7 +158,7 @@ def _measured(name: str, recipe: str, runs: Sequence[RunRecord], published: Publ
         checks(list(_goals(tuned, published))) if published else "",
         "\n".join(pictures),
         _costs(tuned),
-        *(_swept(t.run, sweep) for t in tuned for sweep in t.run.sweeps.values()),
+        *(swept(t.run, sweep) for t in tuned for sweep in t.run.sweeps.values()),
         commands([*(published.before if published else ()), *commands_of(runs)]),
     )
 
@@ -202,14 +202,19 @@ def _goals(tuned: Sequence[Tuned], published: Published) -> Iterator[Check]:
     yield Check(f"{SEEDS} seeds", str(len(tuned)), len(tuned) >= SEEDS)
 
 
-def _swept(run: RunRecord, sweep: Mapping[str, Any]) -> str:
-    """How the last checkpoint acts at other values of one setting."""
+def swept(run: RunRecord, sweep: Mapping[str, Any]) -> str:
+    """How the last checkpoint acts at other values of one setting, and for how many network calls where they differ."""
     share = sweep["rows"][0]["success"] is not None
     scores = [Interval(**row["success" if share else "return"]) for row in sweep["rows"]]
-    rows = [[f"{row['value']:g}", interval(score, share)] for row, score in zip(sweep["rows"], scores, strict=True)]
+    calls = [sum(row.get("network_calls", {}).values()) for row in sweep["rows"]]
+    shown = len(set(calls)) > 1
+    rows = [
+        [f"{row['value']:g}", interval(score, share), *([str(count)] if shown else [])]
+        for row, score, count in zip(sweep["rows"], scores, calls, strict=True)
+    ]
     key, episodes = sweep["key"], sweep["episodes"]
     head = f"The last checkpoint of seed {run.seed} at other values of `{key}`, {episodes} episodes each:"
-    return f"{head}\n\n{table([key.split('.')[1], 'score'], rows)}"
+    return f"{head}\n\n{table([key.split('.')[1], 'score', *(['network calls'] if shown else [])], rows)}"
 
 
 def _costs(tuned: Sequence[Tuned]) -> str:

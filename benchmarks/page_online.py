@@ -20,7 +20,7 @@ from benchmarks.markdown import (
     table,
 )
 from benchmarks.online import METHODS, MORE_CLONING, TASKS, Entry, Tasks, best_and_last, entries, record_name
-from benchmarks.page_learning import SEEDS, Published, commands_of, seconds_per_iteration
+from benchmarks.page_learning import SEEDS, Published, commands_of, seconds_per_iteration, swept
 from benchmarks.page_residual import residual_section
 from benchmarks.records import RunRecord
 from robo_rlft.training.chart import Chart, Series, Values
@@ -39,6 +39,14 @@ CALLS = (
     "Network calls are per chunk of actions: the K denoising steps when the policy acts in a rollout, and the scored "
     "steps (FPO: pairs of noise and time) times the epochs in the update, each of which is a forward and a backward "
     "pass. Epochs that the KL guard cuts short are counted in full."
+)
+
+SEARCH = "svdd_arm_peg_insert"
+"""Record of a critic of the cloned flow's chunks, and of what searching with it gives."""
+OTHERWISE = (
+    "Weights stay as they are: [RLG](../methods/rlg.md) mixes a fine-tuned flow with the one it came from, w = "
+    "`guidance`; [SVDD and best of N](../methods/svdd.md) search with a critic that was learned from the cloned flow's "
+    "own rollouts. Intervals are over episodes."
 )
 
 SEED_NOTE = (
@@ -72,11 +80,20 @@ def online_page(tasks: Tasks, published: Mapping[str, Published]) -> tuple[str, 
             section("Seconds per iteration", _pace(found)),
             *(_figures(task, pictures) for task in TASKS),
             residual_section(tasks),
+            section("Other ways to act", OTHERWISE, *_otherwise(tasks)),
             section("Each seed", SEED_NOTE, _seeds(measured)),
             section("Again", _again(tasks, published)),
         ),
         pictures,
     )
+
+
+def _otherwise(tasks: Tasks) -> Iterator[str]:
+    """The sweeps of ReinFlow's runs on the arm, and of the search."""
+    runs = [run for name in ("arm_peg_insert", SEARCH) for run in tasks.get(name, ()) if run.sweeps]
+    yield from (f"{run.recipe}. {swept(run, sweep)}" for run in runs for sweep in run.sweeps.values())
+    if not runs:
+        yield MISSING
 
 
 def _comparison(found: Sequence[Entry], published: Mapping[str, Published]) -> str:
@@ -232,4 +249,4 @@ def _again(tasks: Tasks, published: Mapping[str, Published]) -> str:
     return commands([*(line for lines in before for line in lines), *commands_of(list(runs.values()))])
 
 
-__all__ = ["MISSING", "online_page"]
+__all__ = ["MISSING", "SEARCH", "online_page"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.online import compared
 from benchmarks.page_demo import demo_page
 from benchmarks.page_learning import learning_page, read_published
-from benchmarks.page_online import online_page
+from benchmarks.page_online import SEARCH, online_page
 from benchmarks.page_residual import RECORD_NAMES
 from benchmarks.page_speed import speed_page
 from benchmarks.records import RESULTS, Records
@@ -42,7 +42,8 @@ def pages(records: Records) -> dict[str, str]:
     """Every page and picture by its path below docs/results."""
     published = read_published()
     # Methods without published figures stand in the comparison only.
-    elsewhere = {name for name in records.tasks if (compared(name) or name) not in {name, *published}} | RECORD_NAMES
+    elsewhere = {name for name in records.tasks if (compared(name) or name) not in {name, *published}}
+    elsewhere |= {*RECORD_NAMES, SEARCH}
     own = {name: runs for name, runs in records.tasks.items() if name not in elsewhere}
     learning, pictures = learning_page(own, published)
     online, more = online_page(records.tasks, published)

@@ -208,3 +208,19 @@ def test_residual_policies_stand_apart_with_their_goals(tmp_path: Path) -> None:
 def success(run: Path, rate: float) -> None:
     value = json.loads((run / "evaluation" / "final.json").read_text())
     dump(run / "evaluation" / "final.json", value | {"success": {"mean": rate, "low": rate - 0.1, "high": rate + 0.1}})
+
+
+def test_other_ways_to_act_show_what_they_cost(tmp_path: Path) -> None:
+    kept = tmp_path / "records"
+    run = make_run(tmp_path / "finetune-seed0", "finetune", 0.0, recipe="svdd/arm_peg_insert")
+    rate = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    rows = [
+        {"value": n, "success": rate, "return": rate, "network_calls": {"velocity": 4 * n, "critic": n}}
+        for n in (1, 16)
+    ]
+    dump(run / "sweeps" / "best_of.json", {"key": "evaluate.best_of", "episodes": 200, "rows": rows})
+    record.record_runs([run], kept / "svdd_arm_peg_insert")
+    page = page_of(kept)
+    assert "`evaluate.best_of`, 200 episodes each" in page
+    assert row(page, "16") == ["16", "50.0 % [40.0, 60.0]", "80"]
+    assert "svdd" not in results.pages(Records.load(kept))["learning.md"]
