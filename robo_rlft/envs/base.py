@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import gymnasium
@@ -40,6 +40,7 @@ class ChunkResult:
         length: control steps really executed, 1..H, [N].
         final_obs: observation after the last executed step, before any reset, [N, ...].
         success: the task's success was reached within the chunk, [N].
+        metrics: the figures of `BatchEnv.metrics` so far in each episode, [N]; final where it ended.
         trace: with record="all", the observations before the chunk and after each step, [N, H + 1, ...]; after the
             end of an episode its last observation is repeated. Else None.
     """
@@ -52,6 +53,7 @@ class ChunkResult:
     final_obs: Obs
     success: Bool[Tensor, " env"]
     trace: Obs | None = None
+    metrics: dict[str, Float[Tensor, " env"]] = field(default_factory=dict)
 
     @property
     def done(self) -> Bool[Tensor, " env"]:
@@ -78,6 +80,12 @@ class BatchEnv(gymnasium.vector.VectorEnv, ABC):
     """The task defines success; without it `success` is always False and only returns are reported."""
     nan_resets: int = 0
     """Episodes ended by the NaN guard since the environment was made."""
+    metrics: tuple[str, ...] = ()
+    """Figures of an episode besides return and success (`crash`, `route_completion`), see `ChunkResult.metrics`."""
+    cannot: Mapping[str, str] = {}
+    """Rules of `envs.conformance` that this backend does not follow, by name, with the reason."""
+    variants: tuple[str, ...] = ("",)
+    """Ways to set up an episode (tasks, terrain levels, clearances), chosen by `set_variants`; one: always the same."""
 
     @abstractmethod
     def reset(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -112,6 +120,20 @@ class BatchEnv(gymnasium.vector.VectorEnv, ABC):
         """Put environments `ids` into the present state of environment `row`; returns the observation of all."""
         state = self.get_state([row])
         return self.set_state({k: np.repeat(v, len(ids), axis=0) for k, v in state.items()}, ids)
+
+    @property
+    def variant(self) -> Int[np.ndarray, " env"]:
+        """Which of `variants` each environment's present episode is."""
+        return np.zeros(self.num_envs, np.int64)
+
+    def set_variants(self, variants: Sequence[int], ids: Sequence[int] | None = None) -> None:
+        """Choose the variant of each environment's next episodes, from its next reset on."""
+        raise TypeError(f"{type(self).__name__} has one variant of its task")
+
+    @property
+    def instructions(self) -> list[str]:
+        """What each environment's present episode asks for, in words; empty where the task has no words."""
+        return [""] * self.num_envs
 
     def render(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, ids: Sequence[int] | None = None, camera: str | None = None, size: tuple[int, int] = (240, 320)

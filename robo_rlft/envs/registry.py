@@ -5,7 +5,9 @@ A project adds its own by an entry point of the group `robo_rlft.envs`, or by `r
     [project.entry-points."robo_rlft.envs"]
     MyTask = "my_project.my_task:TASK"
 
-The value is a `MujocoTask`, or a callable `(num_envs, *, seed, device, threads, dtype, **params) -> BatchEnv`.
+The value is a `MujocoTask`, or a callable `(num_envs, *, seed, device, threads, dtype, **params) -> BatchEnv`; one that
+also takes `images` gives image observations. A simulator with tasks of its own is a `Family`: its environments are
+called `family:task`, as in `maniskill:PickCube-v1`.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -47,7 +51,35 @@ class Entry:
     @property
     def installed(self) -> bool:
         """Whether the package of its extra is there."""
-        return not self.package or importlib.util.find_spec(self.package) is not None
+        return _found(self.package)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A simulator that brings its own tasks.
+
+    Attributes:
+        name: what stands before the colon.
+        description: one line.
+        load: imports and returns the maker: a callable `(task, num_envs, *, seed, device, threads, dtype, **params)`.
+        tasks: lists the tasks' names, or what can be said of them; imports the simulator.
+        example: one task that runs as installed.
+        extra: the optional dependency group it needs, or empty.
+        package: the module whose presence shows that the extra is installed, or empty.
+    """
+
+    name: str
+    description: str
+    load: Callable[[], Callable[..., BatchEnv]]
+    tasks: Callable[[], Sequence[str]]
+    example: str
+    extra: str = ""
+    package: str = ""
+
+    @property
+    def installed(self) -> bool:
+        """Whether the package of its extra is there."""
+        return _found(self.package)
 
 
 def register(
@@ -64,6 +96,31 @@ def register(
     """
     load = _importer(loader) if isinstance(loader, str) else loader
     _ENTRIES[env_id] = Entry(env_id, description, load, extra, package)
+
+
+def register_family(
+    name: str, module: str, description: str, example: str, extra: str = "", package: str = ""
+) -> None:
+    """Add a simulator whose module has `make_env(task, num_envs, ...)` and `tasks()`.
+
+    Args:
+        name: what stands before the colon in `make`.
+        module: where the two functions are.
+        description: one line for `robo-rlft list`.
+        example: one task that runs as installed.
+        extra: optional dependency group, if it needs one.
+        package: module that the extra installs.
+    """
+
+    def tasks() -> Sequence[str]:
+        return _importer(f"{module}:tasks")()()
+
+    _FAMILIES[name] = Family(name, description, _importer(f"{module}:make_env"), tasks, example, extra, package)
+
+
+def families() -> list[Family]:
+    """All simulators that bring their own tasks, by name."""
+    return sorted(_FAMILIES.values(), key=lambda family: family.name)
 
 
 def entries() -> list[Entry]:
@@ -107,14 +164,23 @@ def make(
     if not entry.installed:
         raise MissingExtraError(entry.package, entry.extra, f"environment {env_id}")
     found = entry.load()
+    settings = {"seed": seed, "device": device, "threads": threads, "dtype": dtype}
     if callable(found):
-        if images is not None and images.cameras:
-            raise ConfigError(f"environment {env_id} gives no images: leave env.images.cameras empty")
-        return cast("Callable[..., BatchEnv]", found)(
-            num_envs, seed=seed, device=device, threads=threads, dtype=dtype, **params
-        )
-    settings = {"seed": seed, "device": device, "threads": threads, "dtype": dtype, "images": images}
-    return _make_mujoco(entry, found, num_envs, **settings, **params)
+        return _make_other(entry, found, num_envs, images, **settings, **params)
+    return _make_mujoco(entry, found, num_envs, **settings, images=images, **params)
+
+
+def _make_other(entry: Entry, maker: Any, num_envs: int, images: ImagesConfig | None, **kwargs: Any) -> BatchEnv:
+    accepts = inspect.signature(maker).parameters
+    if images is not None and images.cameras:
+        if "images" not in accepts:
+            raise ConfigError(f"environment {entry.id} gives no images: leave env.images.cameras empty")
+        kwargs["images"] = images
+    if not any(p.kind is p.VAR_KEYWORD for p in accepts.values()):
+        for name in kwargs.keys() - accepts.keys():
+            known = accepts.keys() - {"num_envs", *_COMMON}
+            raise ConfigError(f"environment {entry.id}: {unknown_name('parameter', name, known)}")
+    return cast("BatchEnv", maker(num_envs, **kwargs))
 
 
 def _make_mujoco(entry: Entry, found: Any, num_envs: int, **kwargs: Any) -> BatchEnv:
@@ -130,10 +196,31 @@ def _make_mujoco(entry: Entry, found: Any, num_envs: int, **kwargs: Any) -> Batc
 
 
 def _entry(env_id: str) -> Entry:
+    name, colon, task = env_id.partition(":")
+    if colon:
+        return _task_of(name, task)
     known = _known()
     if env_id not in known:
         raise ConfigError(unknown_name("environment", env_id, known))
     return known[env_id]
+
+
+def _task_of(name: str, task: str) -> Entry:
+    if name not in _FAMILIES:
+        raise ConfigError(unknown_name("simulator", name, _FAMILIES))
+    family = _FAMILIES[name]
+    if not task:
+        raise ConfigError(f"'{name}:' names no task: for example {name}:{family.example}; robo-rlft list {name} has all")
+    load = partial(_bound, family, task)
+    return Entry(f"{name}:{task}", family.description, load, family.extra, family.package)
+
+
+def _bound(family: Family, task: str) -> Callable[..., BatchEnv]:
+    return partial(family.load(), task)
+
+
+def _found(package: str) -> bool:
+    return not package or importlib.util.find_spec(package) is not None
 
 
 def _known() -> dict[str, Entry]:
@@ -151,7 +238,9 @@ def _importer(target: str) -> Callable[[], Any]:
     return lambda: getattr(importlib.import_module(module), attribute)
 
 
+_COMMON = ("seed", "device", "threads", "dtype", "images")
 _ENTRIES: dict[str, Entry] = {}
+_FAMILIES: dict[str, Family] = {}
 _TASKS = "robo_rlft.envs.mujoco.tasks"
 register("Hopper", f"{_TASKS}.hopper:TASK", "one-legged robot hops forward in the plane (Gymnasium Hopper-v5)")
 register("Walker2d", f"{_TASKS}.walker2d:TASK", "two-legged robot walks in the plane (Gymnasium Walker2d-v5)")
