@@ -154,9 +154,9 @@ def state_comes_back(factory: Factory) -> None:
 
 
 def forks_are_equal(factory: Factory) -> None:
-    """With fidelity "exact", forked environments go the same way under the same actions."""
+    """With fork_fidelity "exact", forked environments go the same way under the same actions."""
     env = factory(4)
-    if env.fidelity == "exact":
+    if env.fork_fidelity == "exact":
         _roll(env, 8, 5)
         env.fork(2, [0, 1, 3])
         rng = np.random.default_rng(3)

@@ -251,3 +251,11 @@ register("ArmPickPlace", f"{_TASKS}.arm.pick_place:TASK", "7-joint arm carries a
 register(
     "ArmPegInsert", f"{_TASKS}.arm.peg_insert:TASK", "7-joint arm inserts a peg with 1 mm clearance, sparse reward"
 )
+register_family(
+    "metadrive",
+    "robo_rlft.envs.metadrive",
+    "driving in generated or recorded traffic (MetaDrive)",
+    "Procedural",
+    extra="metadrive",
+    package="metadrive",
+)

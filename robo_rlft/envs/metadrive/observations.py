@@ -86,7 +86,9 @@ class TopDown:
         """Draw the present state."""
         road, way, *traffic = np.moveaxis(self._canvas.observe(agent), -1, 0)
         parts = {TOPDOWN: (road, way, traffic[0]), MOTION: traffic}
-        self.images = {f"{IMAGE_PREFIX}{c}": np.rint(255.0 * np.stack(parts[c], -1)).astype(np.uint8) for c in self._cameras}
+        self.images = {
+            f"{IMAGE_PREFIX}{c}": np.rint(255.0 * np.stack(parts[c], -1)).astype(np.uint8) for c in self._cameras
+        }
 
 
 def _borders(vehicle: Mapping[str, Any]) -> tuple[str, ...]:
@@ -111,7 +113,9 @@ def _waypoints() -> tuple[str, ...]:
 
 def _others(lidar: Mapping[str, Any]) -> tuple[str, ...]:
     names = ("ahead", "side", "speed_ahead", "speed_side")
-    names += tuple(f"checkpoint_{n}" for n in ("1_ahead", "1_side", "2_ahead", "2_side")) if lidar["add_others_navi"] else ()
+    names += (
+        tuple(f"checkpoint_{n}" for n in ("1_ahead", "1_side", "2_ahead", "2_side")) if lidar["add_others_navi"] else ()
+    )
     return tuple(f"vehicle{i + 1}_{name}" for i in range(lidar["num_others"]) for name in names)
 
 

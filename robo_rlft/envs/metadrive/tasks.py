@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from robo_rlft.errors import ConfigError, unknown_name
+from robo_rlft.spec import ArraySpec
 
 HORIZON = 1000
 """Control steps of an episode unless `max_episode_steps` says otherwise: 100 s at 10 Hz."""
+RATE_HZ = 10.0
+"""Control rate: five physics steps of .02 s."""
+CAR_ACTION = ArraySpec((2,), names=("steering", "throttle"), low=(-1.0, -1.0), high=(1.0, 1.0))
 EXPERTS = ("ppo", "idm")
 SUMMARY_FILE = "dataset_summary.pkl"
 """Marks a folder of scenario files."""
@@ -59,7 +63,9 @@ class Task:
             raise ConfigError(f"environment metadrive:{self.name}: {unknown_name('parameter', name, self.params)}")
         params = {**self.params, **given}
         if params["expert"] not in self.experts:
-            raise ConfigError(f"environment metadrive:{self.name}: {unknown_name('expert', params['expert'], self.experts)}")
+            raise ConfigError(
+                f"environment metadrive:{self.name}: {unknown_name('expert', params['expert'], self.experts)}"
+            )
         if int(params["max_episode_steps"]) < 1:
             raise ConfigError(f"max_episode_steps={params['max_episode_steps']}: an episode has at least one step")
         if self.replays:

@@ -1,4 +1,4 @@
-"""MetaDrive inside one process: offline, quiet, and decided by a seed alone. Importing this module imports MetaDrive."""
+"""MetaDrive inside one process: offline, quiet, decided by a seed alone. Importing this module imports MetaDrive."""
 
 from __future__ import annotations
 

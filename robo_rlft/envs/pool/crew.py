@@ -26,6 +26,7 @@ class Description:
     metrics: tuple[str, ...]
     variants: tuple[str, ...]
     has_expert: bool
+    survives_fork: bool
 
 
 class Crew:
@@ -45,7 +46,8 @@ class Crew:
     def describe(self) -> Description:
         """Of the first environment; the others are made alike."""
         env = self.slots[self.rows[0]].env
-        return Description(env.robot, env.fidelity, env.has_success, env.metrics, env.variants, env.has_expert)
+        told = (env.robot, env.fidelity, env.has_success, env.metrics, env.variants, env.has_expert)
+        return Description(*told, env.survives_fork)
 
     def reset(self, seeds: Mapping[int, int | None]) -> list[str]:
         """Begin new episodes in some rows, from their seeds or their own generators."""
@@ -93,6 +95,15 @@ class Crew:
     def render(self, rows: Sequence[int], camera: str | None, size: tuple[int, int]) -> list[np.ndarray]:
         """Images of some rows."""
         return [self.slots[row].env.render(camera, size) for row in rows]
+
+    def become(self, row: int) -> None:
+        """Its one environment is now that of another row, in the middle of the episode it is in."""
+        [(before, slot)] = self.slots.items()
+        self.rows, self.slots = [row], {row: slot}
+        slot.nan_resets = int(self.arrays["nan_resets"][row])
+        for key, values in self.arrays.items():
+            if key.startswith("obs/") or key in ("success", "metrics"):
+                values[row] = values[before]
 
     def close(self) -> None:
         """Close every environment."""
