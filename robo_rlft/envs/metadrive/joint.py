@@ -127,6 +127,8 @@ class JointWorld(SingleEnv):
     def _fill(self) -> dict[int, np.ndarray]:
         """Cars for the places that wait, as far as spawn points are free; what they see first."""
         spawn, seen = self.world.engine.spawn_manager, {}
+        # Its cars that ended are destroyed and have lost the names MetaDrive would look them up by.
+        self.world.agent_manager._agents_finished_this_frame.clear()
         spawn.spawn_places_used = taken = []
         for i, name in enumerate(self._places):
             if name is not None:

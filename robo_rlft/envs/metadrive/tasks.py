@@ -142,7 +142,6 @@ _ALL = (
     ),
     _agents("MultiAgentRoundabout", "marl_inout_roundabout", "MultiAgentRoundaboutEnv", "agents share a roundabout"),
     _agents("MultiAgentIntersection", "marl_intersection", "MultiAgentIntersectionEnv", "agents share a crossing"),
-    _agents("MultiAgentTollgate", "marl_tollgate", "MultiAgentTollgateEnv", "agents pass toll gates"),
     _agents("MultiAgentBottleneck", "marl_bottleneck", "MultiAgentBottleneckEnv", "agents merge at a bottleneck"),
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
