@@ -76,3 +76,43 @@ GO2 = LeggedRobot(
 )
 """Joint names, ranges, torques and velocities of the maker's public description of the Go2 (the URDF in genesis-world);
 gains and default pose as its public walking policies use them."""
+
+_LEG = ("hip_pitch", "hip_roll", "hip_yaw", "knee", "ankle_pitch", "ankle_roll")
+_ARM = ("shoulder_pitch", "shoulder_roll", "shoulder_yaw", "elbow", "wrist_roll")
+
+
+def _of_g1(leg: tuple[float, ...], waist: float, arm: tuple[float, ...]) -> tuple[float, ...]:
+    """Values of left leg, right leg, waist, left arm, right arm, the same on both sides."""
+    return (*leg, *leg, waist, *arm, *arm)
+
+
+_LEFT_LOW = (-2.5307, -0.5236, -2.7576, -0.0873, -0.8727, -0.2618), (-3.0892, -1.5882, -2.618, -1.0472, -1.9722)
+_LEFT_HIGH = (2.8798, 2.9671, 2.7576, 2.8798, 0.5236, 0.2618), (2.6704, 2.2515, 2.618, 2.0944, 1.9722)
+_RIGHT_LOW = (-2.5307, -2.9671, -2.7576, -0.0873, -0.8727, -0.2618), (-3.0892, -2.2515, -2.618, -1.0472, -1.9722)
+_RIGHT_HIGH = (2.8798, 0.5236, 2.7576, 2.8798, 0.5236, 0.2618), (2.6704, 1.5882, 2.618, 2.0944, 1.9722)
+G1 = LeggedRobot(
+    name="33 kg humanoid of the size of a Unitree G1",
+    joints=(
+        *(f"left_{joint}_joint" for joint in _LEG),
+        *(f"right_{joint}_joint" for joint in _LEG),
+        "waist_yaw_joint",
+        *(f"left_{joint}_joint" for joint in _ARM),
+        *(f"right_{joint}_joint" for joint in _ARM),
+    ),
+    default_joint_pos=(
+        *(-0.2, 0.0, 0.0, 0.42, -0.22, 0.0) * 2,
+        0.0,
+        *(0.2, 0.2, 0.0, 0.8, 0.0),
+        *(0.2, -0.2, 0.0, 0.8, 0.0),
+    ),
+    kp=_of_g1((100.0, 100.0, 100.0, 150.0, 40.0, 40.0), 100.0, (40.0, 40.0, 40.0, 40.0, 20.0)),
+    kd=_of_g1((2.0, 2.0, 2.0, 4.0, 2.0, 2.0), 3.0, (1.0, 1.0, 1.0, 1.0, 0.5)),
+    torque_limit=_of_g1((88.0, 139.0, 88.0, 139.0, 50.0, 50.0), 88.0, (25.0,) * 5),
+    velocity_limit=_of_g1((32.0, 20.0, 32.0, 20.0, 37.0, 37.0), 32.0, (37.0,) * 5),
+    joint_low=(*_LEFT_LOW[0], *_RIGHT_LOW[0], -2.618, *_LEFT_LOW[1], *_RIGHT_LOW[1]),
+    joint_high=(*_LEFT_HIGH[0], *_RIGHT_HIGH[0], 2.618, *_LEFT_HIGH[1], *_RIGHT_HIGH[1]),
+    feet=("left_foot", "right_foot"),
+    stand_height=0.765,
+)
+"""Joint names, ranges, torques and velocities of the maker's public descriptions of the G1 with 23 joints; gains of its
+legs as its public walking policies use them, those of waist and arms ours."""
