@@ -16,19 +16,20 @@ import numpy as np
 import torch
 from gymnasium.spaces import Dict as DictSpace
 from gymnasium.vector.utils import batch_space
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record, space_of
 from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.envs.mujoco import generators
 from robo_rlft.envs.mujoco.chunk import advance_chunk
-from robo_rlft.envs.mujoco.episodes import Episodes, all_finite, merged_params
+from robo_rlft.envs.mujoco.episodes import Episodes, all_finite, merged_params, named_params
 from robo_rlft.envs.mujoco.observed import ImageObservations
 from robo_rlft.envs.mujoco.render import Cameras
 from robo_rlft.envs.mujoco.simulation import Ids, Simulation
 from robo_rlft.envs.mujoco.table import Groups, observation_specs
 from robo_rlft.envs.mujoco.task import MujocoTask
+from robo_rlft.envs.mujoco.variants import Variants
 from robo_rlft.errors import ConfigError, SpecError
 from robo_rlft.spec import ArraySpec, RobotSpec
 
@@ -48,6 +49,8 @@ class MujocoEnv(BatchEnv):
         max_episode_steps: control steps before truncation; None takes the task's.
         capture_nan: folder to save the state and action to whenever an environment breaks.
         images: cameras to observe through; None gives no images.
+        variants: ways to set up an episode by name, each with parameters over `params`; None takes the task's, an empty
+            mapping gives one variant, `params` as they are.
         params: the task's parameters by name, over its defaults.
 
     Raises:
@@ -68,11 +71,14 @@ class MujocoEnv(BatchEnv):
         max_episode_steps: int | None = None,
         capture_nan: str | Path | None = None,
         images: ImagesConfig | None = None,
+        variants: Mapping[str, Mapping[str, Any]] | None = None,
         **params: Any,
     ) -> None:
         if num_envs < 1:
             raise ConfigError(f"num_envs is {num_envs}: at least one environment is needed")
         self.task, self.params = task, merged_params(task, params)
+        named = named_params(task, params, task.variants if variants is None else variants)
+        self.variants = tuple(named) or ("",)
         self.has_success = task.success is not None
         self.num_envs, self.device, self.dtype = num_envs, torch.device(device), dtype
         self._on_cpu = self.device.type == "cpu"
@@ -87,6 +93,7 @@ class MujocoEnv(BatchEnv):
             dtype=self._numpy_dtype,
             max_steps=max_episode_steps or task.max_episode_steps,
             capture_nan=Path(capture_nan) if capture_nan else None,
+            variants=Variants(task, named) if named else None,
         )
         self._images = ImageObservations(self.simulation, images or ImagesConfig())
         self._images.begin(self._episodes.generators, np.arange(num_envs))
@@ -177,8 +184,30 @@ class MujocoEnv(BatchEnv):
         self._images.load(state, rows)
         return self._tensors({**self._episodes.obs, **self._images.present})
 
+    @property
+    def variant(self) -> Int[np.ndarray, " env"]:
+        """See `BatchEnv.variant`."""
+        return self._episodes.variant.copy()
+
+    def set_variants(self, variants: Sequence[int], ids: Sequence[int] | None = None) -> None:
+        """See `BatchEnv.set_variants`.
+
+        Raises:
+            SpecError: there is no such variant, or not one for each environment.
+        """
+        rows, chosen = self._ids(ids), np.asarray(variants)
+        known = len(self.variants)
+        if chosen.shape != rows.shape or chosen.dtype.kind not in "iu" or ((chosen < 0) | (chosen >= known)).any():
+            raise SpecError(
+                f"variants are {chosen.tolist()}: expected {len(rows)} integers from 0 to {known - 1}, numbers of "
+                f"{', '.join(self.variants)}"
+            )
+        self._episodes.next_variant[rows] = chosen
+
     def randomise(self, field: str, values: Any, ids: Sequence[int] | None = None) -> None:
         """Give environments (all by default) their own values of a model field, from the next step on.
+
+        Where variants differ in that field, the next episode of another variant has its variant's values again.
 
         Args:
             field: a field of MjModel (`geom_friction`, `body_mass` ...) or of its options (`opt.gravity` ...).

@@ -89,6 +89,8 @@ class MujocoTask:
         action_low, action_high: bounds, one value or one per entry. Actions are clipped to them.
         action_names: one name per entry.
         params: defaults of the task's parameters; users override them by name.
+        variants: named ways to set up an episode, each some of the parameters with other values (terrain levels,
+            clearances); users may give others. Without any, every episode has the parameters as they are.
         cameras: names of the model's cameras, the first is the default view.
     """
 
@@ -109,5 +111,6 @@ class MujocoTask:
     action_low: float | tuple[float, ...] = -1.0
     action_high: float | tuple[float, ...] = 1.0
     params: Params = field(default_factory=dict)
+    variants: Mapping[str, Params] = field(default_factory=dict)
     cameras: tuple[str, ...] = ()
     description: str = ""
