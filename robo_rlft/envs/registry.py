@@ -251,3 +251,7 @@ register("ArmPickPlace", f"{_TASKS}.arm.pick_place:TASK", "7-joint arm carries a
 register(
     "ArmPegInsert", f"{_TASKS}.arm.peg_insert:TASK", "7-joint arm inserts a peg with 1 mm clearance, sparse reward"
 )
+_LEGGED = f"{_TASKS}.legged"
+register("QuadrupedFlat", f"{_LEGGED}.quadruped:FLAT", "15 kg quadruped follows velocity commands on a plane")
+register("QuadrupedRough", f"{_LEGGED}.quadruped:ROUGH", "15 kg quadruped follows velocity commands on rough ground")
+register("HumanoidWalk", f"{_LEGGED}.humanoid:WALK", "33 kg humanoid follows velocity commands on a plane")

@@ -1,4 +1,4 @@
-"""Ground that is not flat: a height field of square tiles, one kind and level each, for every engine that has height fields.
+"""Ground that is not flat: a height field of square tiles, one kind and level each.
 
 Between tiles, and at the border, runs a flat strip at height 0; no ground is lower than that.
 """
@@ -46,8 +46,9 @@ class Terrain:
         rows, columns = self.heights.shape
         column, row = spot / self.cell + (np.array([columns, rows]) - 1) / 2
         far = int(np.ceil(reach / self.cell))
-        at_row, at_column = slice(max(int(row) - far, 0), int(row) + far + 2), slice(
-            max(int(column) - far, 0), int(column) + far + 2
+        at_row, at_column = (
+            slice(max(int(row) - far, 0), int(row) + far + 2),
+            slice(max(int(column) - far, 0), int(column) + far + 2),
         )
         return float(self.heights[at_row, at_column].max())
 

@@ -59,7 +59,8 @@ def advance_chunk(
             the trace. Nobody can watch compiled chunks: those are then stepped.
     """
     worthwhile = episodes.sees_ends or episodes.idle_share < _IDLE_LIMIT
-    rolls = episodes.task.control is None and episodes.simulation.rolls and worthwhile and watch is None
+    task = episodes.task
+    rolls = task.control is None and not task.metrics and episodes.simulation.rolls and worthwhile and watch is None
     chunk = _rolled(episodes, actions, trace) if rolls else _stepped(episodes, actions, trace, watch)
     idle = 1.0 - float(chunk.length.mean()) / actions.shape[1]
     episodes.idle_share += _IDLE_RATE * (idle - episodes.idle_share)

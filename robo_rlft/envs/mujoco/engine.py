@@ -79,7 +79,7 @@ class MujocoEnv(BatchEnv):
         self.task, self.params = task, merged_params(task, params)
         named = named_params(task, params, task.variants if variants is None else variants)
         self.variants = tuple(named) or ("",)
-        self.has_success = task.success is not None
+        self.has_success, self.metrics = task.success is not None, tuple(task.metrics)
         self.num_envs, self.device, self.dtype = num_envs, torch.device(device), dtype
         self._on_cpu = self.device.type == "cpu"
         self._tensor: Callable[[np.ndarray], Tensor] = torch.from_numpy if self._on_cpu else self._moved
@@ -142,13 +142,15 @@ class MujocoEnv(BatchEnv):
         everyone = np.arange(self.num_envs)
         tensor, final = self._tensor, self._tensors({**step.obs, **self._images.look(everyone)})
         info = {"final_obs": final, "_final_obs": tensor(ended), "success": tensor(episodes.success.copy())}
+        if self.metrics:
+            info["metrics"] = self._tensors(episodes.metrics())
         obs = self._begin_again(step.obs, ended)
         reward = step.reward.astype(self._numpy_dtype, copy=False)
         outcome = tensor(reward), tensor(step.terminated), tensor(step.truncated)
         return self._tensors(obs) if ended.any() else final, *outcome, info
 
     def step_chunk(self, actions: Float[Tensor, "env chunk action"], record: Record = "last") -> ChunkResult:
-        """See `BatchEnv.step_chunk`. Compiled code makes all steps where the task has no `control` and is not fresh."""
+        """See `BatchEnv.step_chunk`. In compiled code for tasks without `control` and metrics, if not fresh."""
         episodes = self._episodes
         steps = actions.shape[1] if actions.ndim == 3 else 1
         acts = self._checked(actions, (self.num_envs, steps, len(self.task.action_names)))
@@ -157,6 +159,7 @@ class MujocoEnv(BatchEnv):
         success = episodes.success.copy()
         seen = images.present if watched else images.look(np.arange(self.num_envs))
         final, ended = self._tensors({**chunk.final, **seen}), chunk.terminated | chunk.truncated
+        metrics = self._tensors(episodes.metrics()) if self.metrics else {}
         return ChunkResult(
             obs=self._tensors(self._begin_again(chunk.final, ended)) if ended.any() else final,
             reward=self._tensor(chunk.reward.astype(self._numpy_dtype)),
@@ -166,6 +169,7 @@ class MujocoEnv(BatchEnv):
             final_obs=final,
             success=self._tensor(success),
             trace=None if chunk.trace is None else self._tensors(chunk.trace),
+            metrics=metrics,
         )
 
     def get_state(self, ids: Sequence[int] | None = None) -> EnvState:

@@ -169,6 +169,10 @@ class Episodes:
             variables = {name: values[ids] for name, values in variables.items()}
         return State(data, data, variables)
 
+    def metrics(self) -> dict[str, np.ndarray]:
+        """The task's figures of the present episodes, [N] each."""
+        return {name: np.nan_to_num(values) for name, values in self.table.metrics(self.now()).items()}
+
     def observe(self, ids: Ids | None = None) -> Groups:
         """Observation groups of the present states."""
         return self.table.observe(self.now(ids), self.num if ids is None else len(ids))

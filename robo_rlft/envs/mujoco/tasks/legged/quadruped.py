@@ -46,6 +46,6 @@ ROUGH = velocity_task(
     (*proprioception(GO2), *proprioception(GO2, CRITIC_KEY), *privileged(GO2, len(SCAN_POINTS))),
     QUADRUPED_REWARDS,
     ground=ground,
-    variants=TILES,
-    params={"terrain_seed": 0, "command_vx": (-0.5, 1.0), "success_velocity": 0.35},
+    variants={name: {"tile": i} for i, name in enumerate(TILES)},
+    params={"tile": 0, "terrain_seed": 0, "command_vx": (-0.5, 1.0), "success_velocity": 0.35},
 )

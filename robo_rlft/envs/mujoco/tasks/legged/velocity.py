@@ -1,4 +1,4 @@
-"""Velocity tracking on the MuJoCo engine: its state as the `View` of `envs.legged`, and that package's tables as a task."""
+"""Velocity tracking on MuJoCo: its state as a `View` of `envs.legged`, and that package's tables as a task."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def velocity_task(
     rewards: tuple[Paid, ...],
     *,
     ground: GroundFn | None = None,
-    variants: tuple[str, ...] = ("",),
+    variants: Mapping[str, Params] | None = None,
     params: Mapping[str, Any] | None = None,
 ) -> MujocoTask:
     """The task's table.
@@ -53,7 +53,7 @@ def velocity_task(
         observations: of `legged.tables`.
         rewards: of `legged.tables`.
         ground: the terrain, None on a plane.
-        variants: kinds of ground an episode can start on, in the order of the terrain's tiles.
+        variants: kinds of ground an episode can start on, as the terrain's tiles.
         params: the task's own parameters over those of the tables.
     """
     sight = _Sight(len(robot.feet), ground)
@@ -63,9 +63,7 @@ def velocity_task(
         model=model,
         frame_skip=FRAME_SKIP,
         max_episode_steps=round(EPISODE_S / PERIOD_S),
-        observations=tuple(
-            Observation(o.name, sight.observation(o), o.names, o.units, o.group) for o in observations
-        ),
+        observations=tuple(Observation(o.name, sight.observation(o), o.names, o.units, o.group) for o in observations),
         rewards=tuple(Reward(r.name, sight.reward(r), r.weight) for r in rewards),
         terminated=sight.fallen,
         success=sight.tracked,
@@ -79,7 +77,7 @@ def velocity_task(
         previous=("qvel",),
         params={**task_params(robot), **START_PARAMS, **(params or {})},
         cameras=("track", "side"),
-        variants=variants,
+        variants=variants or {},
     )
 
 
@@ -120,7 +118,9 @@ class _Sight:
     def tracked(self, xp: Any, state: State, params: Params) -> Array:
         """The robot has followed its commands for `success_s`, bool [N]."""
         steps = round(params["success_s"] / PERIOD_S)
-        return (state.variables["steps"] == steps) & (self.velocity_error(xp, state, params) <= params["success_velocity"])
+        return (state.variables["steps"] == steps) & (
+            self.velocity_error(xp, state, params) <= params["success_velocity"]
+        )
 
     def velocity_error(self, xp: Any, state: State, params: Params) -> Array:
         """Mean error of the velocity in the plane, [N], m/s."""
@@ -175,7 +175,7 @@ class _Sight:
 
 @dataclass(frozen=True)
 class _Start:
-    """Near the default pose, heading anywhere, on the plane or on the tile of the episode's variant."""
+    """Near the default pose, heading anywhere, on the plane or on the tile of the episode."""
 
     robot: LeggedRobot
     ground: GroundFn | None
@@ -201,5 +201,5 @@ class _Start:
         if self.ground is None:
             return 0.0, 0.0, 0.0
         terrain = self.ground(params)
-        spot = terrain.origins[params["variant"]] + rng.uniform(-1.0, 1.0, 2)
+        spot = terrain.origins[params["tile"]] + rng.uniform(-1.0, 1.0, 2)
         return float(spot[0]), float(spot[1]), float(terrain.highest_around(spot))
