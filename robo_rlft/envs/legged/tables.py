@@ -30,6 +30,8 @@ class Observed:
     names: tuple[str, ...]
     units: tuple[str, ...]
     group: str = POLICY_KEY
+    measured: bool = True
+    """Sensors give it, so that it can be noisy; commands and last actions are known."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +54,18 @@ def proprioception(robot: LeggedRobot, group: str = POLICY_KEY) -> tuple[Observe
     return (
         Observed("ang_vel", seen.ang_vel, ("wx", "wy", "wz"), ("rad/s",) * 3, group),
         Observed("gravity", seen.gravity, ("gravity_x", "gravity_y", "gravity_z"), ("",) * 3, group),
-        Observed("command", seen.command, ("command_vx", "command_vy", "command_yaw"), ("m/s", "m/s", "rad/s"), group),
+        Observed(
+            "command", seen.command, ("command_vx", "command_vy", "command_yaw"), ("m/s", "m/s", "rad/s"), group, False
+        ),
         Observed("joint_pos", seen.joint_pos, tuple(f"{j}_offset" for j in joints), ("rad",) * count, group),
         Observed("joint_vel", seen.joint_vel, tuple(f"{j}_rate" for j in joints), ("rad/s",) * count, group),
-        Observed("last_action", seen.last_action, tuple(f"{j}_action" for j in joints), ("",) * count, group),
+        Observed("last_action", seen.last_action, tuple(f"{j}_action" for j in joints), ("",) * count, group, False),
     )
 
 
 def clock(group: str = POLICY_KEY) -> tuple[Observed, ...]:
     """The gait clock, for robots that walk by it."""
-    return (Observed("clock", seen.clock, ("clock_sin", "clock_cos"), ("", ""), group),)
+    return (Observed("clock", seen.clock, ("clock_sin", "clock_cos"), ("", ""), group, False),)
 
 
 def privileged(robot: LeggedRobot, ground_points: int = 0) -> tuple[Observed, ...]:

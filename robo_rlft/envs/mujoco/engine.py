@@ -25,11 +25,13 @@ from robo_rlft.envs.mujoco import generators
 from robo_rlft.envs.mujoco.chunk import advance_chunk
 from robo_rlft.envs.mujoco.episodes import Episodes, all_finite, merged_params, named_params
 from robo_rlft.envs.mujoco.observed import ImageObservations
+from robo_rlft.envs.mujoco.randomised import supported
 from robo_rlft.envs.mujoco.render import Cameras
 from robo_rlft.envs.mujoco.simulation import Ids, Simulation
 from robo_rlft.envs.mujoco.table import Groups, observation_specs
 from robo_rlft.envs.mujoco.task import MujocoTask
 from robo_rlft.envs.mujoco.variants import Variants
+from robo_rlft.envs.randomise import LOOKS, RandomiseConfig, require_supported
 from robo_rlft.errors import ConfigError, SpecError
 from robo_rlft.spec import ArraySpec, RobotSpec
 
@@ -49,12 +51,14 @@ class MujocoEnv(BatchEnv):
         max_episode_steps: control steps before truncation; None takes the task's.
         capture_nan: folder to save the state and action to whenever an environment breaks.
         images: cameras to observe through; None gives no images.
+        randomise: how episodes differ from each other; None: not at all.
         variants: ways to set up an episode by name, each with parameters over `params`; None takes the task's, an empty
             mapping gives one variant, `params` as they are.
         params: the task's parameters by name, over its defaults.
 
     Raises:
-        ConfigError: an unknown parameter or one of the wrong type, or a task whose terms have the wrong shape.
+        ConfigError: an unknown parameter or one of the wrong type, a task whose terms have the wrong shape, or a
+            randomisation that the task's model cannot have.
     """
 
     fidelity = "exact"
@@ -71,6 +75,7 @@ class MujocoEnv(BatchEnv):
         max_episode_steps: int | None = None,
         capture_nan: str | Path | None = None,
         images: ImagesConfig | None = None,
+        randomise: RandomiseConfig | None = None,
         variants: Mapping[str, Mapping[str, Any]] | None = None,
         **params: Any,
     ) -> None:
@@ -94,8 +99,12 @@ class MujocoEnv(BatchEnv):
             max_steps=max_episode_steps or task.max_episode_steps,
             capture_nan=Path(capture_nan) if capture_nan else None,
             variants=Variants(task, named) if named else None,
+            randomise=randomise,
         )
-        self._images = ImageObservations(self.simulation, images or ImagesConfig())
+        images, randomise = images or ImagesConfig(), randomise or RandomiseConfig()
+        seen = LOOKS if images.cameras else ()
+        require_supported(randomise, (*supported(self.simulation.model), *seen), task.id)
+        self._images = ImageObservations(self.simulation, images, randomise)
         self._images.begin(self._episodes.generators, np.arange(num_envs))
         self._episodes.begin()
         self._images.look(np.arange(num_envs))

@@ -58,6 +58,8 @@ class Observation:
     names: tuple[str, ...]
     units: tuple[str, ...] = ()
     group: str = "policy"
+    measured: bool = True
+    """Sensors give it, so that it can be noisy; a command or the last action is known."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,9 @@ def velocity_task(
         model=model,
         frame_skip=FRAME_SKIP,
         max_episode_steps=round(EPISODE_S / PERIOD_S),
-        observations=tuple(Observation(o.name, sight.observation(o), o.names, o.units, o.group) for o in observations),
+        observations=tuple(
+            Observation(o.name, sight.observation(o), o.names, o.units, o.group, o.measured) for o in observations
+        ),
         rewards=tuple(Reward(r.name, sight.reward(r), r.weight) for r in rewards),
         terminated=sight.fallen,
         success=sight.tracked,
