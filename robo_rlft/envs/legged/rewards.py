@@ -11,7 +11,7 @@ from robo_rlft.envs.legged.view import Array, Params, View, as_number, constant
 
 REWARD_PARAMS: Params = {
     "tracking_sigma": 0.25,
-    "air_time_s": 0.5,
+    "air_time_s": 0.2,
     "soft_limit": 0.9,
     "moving": 0.1,
     "stance_share": 0.55,

@@ -86,7 +86,7 @@ def privileged(robot: LeggedRobot, ground_points: int = 0) -> tuple[Observed, ..
 QUADRUPED_REWARDS = (
     Paid("track_velocity", pays.track_velocity, 1.5),
     Paid("track_yaw", pays.track_yaw, 0.75),
-    Paid("feet_air_time", pays.feet_air_time, 0.25),
+    Paid("feet_air_time", pays.feet_air_time, 1.0),
     Paid("vertical_velocity", pays.vertical_velocity, -2.0),
     Paid("roll_pitch_rate", pays.roll_pitch_rate, -0.05),
     Paid("tilt", pays.tilt, -2.5),

@@ -25,6 +25,8 @@ KEY, UNDER_WAY = "episode_draw", "commands_under_way"
 """What a saved state says: the key of its episode's draws, uint64 [row, 6]; last commands, [row, step, actuator]."""
 Base = Callable[[str, Ids], np.ndarray]
 """(field, ids) -> rows of a model field before any draw"""
+LEAST_FRICTION = 1e-3
+"""Smallest coefficient of sliding friction: MuJoCo's pyramids break down without any."""
 _SCALABLE_GAIN = (mujoco.mjtGain.mjGAIN_FIXED, mujoco.mjtGain.mjGAIN_AFFINE)
 _SCALABLE_BIAS = (mujoco.mjtBias.mjBIAS_NONE, mujoco.mjtBias.mjBIAS_AFFINE)
 
@@ -186,7 +188,12 @@ class Randomised:
         if "gains" in self._active:
             gains = np.array([d.gains for d in draws])[:, :, None]
             factors |= {"actuator_gainprm": gains, "actuator_biasprm": gains}
-        return {name: self._base(name, ids) * factor for name, factor in factors.items()}
+        fields = {name: self._base(name, ids) * factor for name, factor in factors.items()}
+        for name in ("geom_friction", "pair_friction"):
+            if name in fields:
+                sliding = fields[name][..., : 1 if name == "geom_friction" else 2]
+                np.maximum(sliding, LEAST_FRICTION, out=sliding)
+        return fields
 
 
 def _deviations(observations: Sequence[Observation], config: RandomiseConfig) -> dict[str, Float[np.ndarray, " entry"]]:
