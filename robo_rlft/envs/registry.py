@@ -251,3 +251,11 @@ register("ArmPickPlace", f"{_TASKS}.arm.pick_place:TASK", "7-joint arm carries a
 register(
     "ArmPegInsert", f"{_TASKS}.arm.peg_insert:TASK", "7-joint arm inserts a peg with 1 mm clearance, sparse reward"
 )
+register_family(
+    "maniskill",
+    "robo_rlft.envs.maniskill",
+    "ManiSkill 3: manipulation and control with PhysX, on CPU or GPU",
+    example="PickCube-v1",
+    extra="maniskill",
+    package="mani_skill",
+)
