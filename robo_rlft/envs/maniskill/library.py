@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -18,6 +19,7 @@ _UNDECLARED = {
     "OpenCabinetDoor-v1": ("partnet_mobility_cabinet",),
     "SceneManipulation-v1": ("ReplicaCAD",),
     "ArchitecTHOR_SceneManipulation-v1": ("AI2THOR",),
+    "PickCubeWidowXAI-v1": ("widowxai",),
 }
 """What tasks load without having declared it to ManiSkill's registry."""
 
@@ -169,10 +171,12 @@ def _needs_download(task: str, assets: Sequence[str]) -> str:
 @contextlib.contextmanager
 def _no_prompt(task: str) -> Iterator[None]:
     """Let ManiSkill find a missing file without asking at the terminal, and without fetching it unasked."""
-    from mani_skill.utils import download_asset
+    from mani_skill.utils import assets, download_asset
 
     def refuse(message: str) -> bool:
-        raise ConfigError(f"ManiSkill's {task} needs files: {message.split('.')[0]}; {download_command([task])}")
+        words = message.replace(",", " ").split()
+        named = [word for word in words if word in assets.DATA_SOURCES or word in assets.DATA_GROUPS]
+        raise ConfigError(_needs_download(task, named or [task]))
 
     asked, download_asset.prompt_yes_no = download_asset.prompt_yes_no, refuse
     try:
@@ -183,23 +187,32 @@ def _no_prompt(task: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _explained(task: str) -> Iterator[None]:
-    """Turn what ManiSkill raises over a setting or a missing file into one sentence."""
+    """Turn what ManiSkill raises over a setting, a file or a driver into one sentence."""
     try:
         yield
-    except (RuntimeError, AttributeError) as error:
-        if headless.NO_DEVICE in str(error) or "nothing is drawn" in str(error):
-            raise ConfigError(headless.no_driver(f"ManiSkill's {task}")) from error
+    except Exception as error:
+        if sentence := _sentence(task, error):
+            raise ConfigError(sentence) from error
         raise
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"ManiSkill's {task} needs a file that is not there ({error}): {download_command([task])}"
-        ) from error
-    except (AssertionError, NotImplementedError, TypeError) as error:
-        if not _over_a_setting(error):
-            raise
-        raise ConfigError(f"ManiSkill's {task} cannot be made so: {error}") from error
 
 
-def _over_a_setting(error: Exception) -> bool:
-    known = ("not in supported modes", "Unsupported", "unexpected keyword argument")
-    return any(words in str(error) for words in known)
+def _sentence(task: str, error: Exception) -> str:
+    """What the user can do about an error; empty where it is none of theirs."""
+    said = str(error)
+    if headless.NO_DEVICE in said or (not headless.can_draw() and _wanted_to_draw(error)):
+        return headless.no_driver(f"ManiSkill's {task}")
+    if isinstance(error, FileNotFoundError):
+        return f"ManiSkill's {task} needs a file that is not there ({said}): {download_command([task])}"
+    if isinstance(error, ImportError) and (match := re.search(r"pip install [\w.-]+", said)):
+        return f"ManiSkill's {task} needs another package: {match.group()}"
+    if isinstance(error, ConfigError) or not any(words in said for words in _OVER_SETTINGS):
+        return ""
+    return f"ManiSkill's {task} cannot be made so: {said}"
+
+
+def _wanted_to_draw(error: Exception) -> bool:
+    """Whether a task looked for what it would have drawn: a stand-in's own words, or a render component's attribute."""
+    return isinstance(error, AttributeError) and ("nothing is drawn" in str(error) or "render_shapes" in str(error))
+
+
+_OVER_SETTINGS = ("not in supported modes", "Unsupported obs mode", "unexpected keyword argument")

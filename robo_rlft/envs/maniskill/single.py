@@ -18,6 +18,8 @@ from robo_rlft.errors import ConfigError, unknown_name
 from robo_rlft.spec import CRITIC_KEY, IMAGE_PREFIX, POLICY_KEY, ArraySpec, RobotSpec
 
 RESTORES = ("replay", "physics")
+DRAWING_TASKS = ("PushT-v1",)
+"""Tasks whose rewards or states read what is drawn."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class ManiSkillSingle(SingleEnv):
         self._played.append(np.asarray(action, np.float32))
         row = torch.from_numpy(self._played[-1])[None]
         self._obs, reward, terminated, _, info = self.env.step(to_action(self.env, row))
-        self._seen |= [bool(info[name]) for name in self._flags]
+        self._seen |= np.array([bool(info[name]) for name in self._flags], bool)
         return Outcome(
             reward=float(reward),
             terminated=bool(terminated) and not self.settings.ignore_terminations,
@@ -151,7 +153,8 @@ class ManiSkillSingle(SingleEnv):
 
     def _build(self) -> Any:
         settings = self.settings
-        drawing = {"render_backend": "cpu" if settings.cameras else "none", "sim_backend": "physx_cpu"}
+        draws = settings.cameras or settings.task in DRAWING_TASKS
+        drawing = {"render_backend": "cpu" if draws else "none", "sim_backend": "physx_cpu"}
         height, width = settings.size
         sensors = {"sensor_configs": {"height": height, "width": width}} if settings.cameras else {}
         return library.build(settings.task, settings.robot, settings.arguments() | drawing | sensors)
