@@ -77,8 +77,13 @@ def action_spec(env: Any, task: str) -> ArraySpec:
             f"ManiSkill's {task} has no finite bounds of its actions with control_mode={env.control_mode}: choose one "
             f"of {', '.join(env.agent.supported_control_modes)} that has"
         )
-    names = tuple(name for agent in _agents(env) for name in _action_names(agent))
-    return ArraySpec((len(low),), names=_told_apart(names), low=tuple(map(float, low)), high=tuple(map(float, high)))
+    names = tuple(f"{whose}{name}" for whose, agent in _agents(env).items() for name in _action_names(agent))
+    return ArraySpec((len(low),), names=names, low=tuple(map(float, low)), high=tuple(map(float, high)))
+
+
+def robot_name(env: Any) -> str:
+    """The uids of the robots."""
+    return " ".join(agent.uid for agent in _agents(env).values())
 
 
 def to_action(env: Any, action: Float[Tensor, "env action"]) -> Any:
@@ -95,8 +100,10 @@ def _boxes(env: Any) -> list[Any]:
     return list(space.spaces.values()) if hasattr(space, "spaces") else [space]
 
 
-def _agents(env: Any) -> list[Any]:
-    return list(getattr(env.agent, "agents", [env.agent]))
+def _agents(env: Any) -> dict[str, Any]:
+    """Its robots, under what tells their entries apart: nothing where there is one."""
+    several = getattr(env.agent, "agents_dict", None)
+    return {f"{uid}/": agent for uid, agent in several.items()} if several else {"": env.agent}
 
 
 def _action_names(agent: Any) -> Iterator[str]:
@@ -114,15 +121,8 @@ def _controller_names(part: str, controller: Any) -> list[str]:
     return [part] if width == 1 and part else [f"{part or 'action'}_{i}" for i in range(width)]
 
 
-def _told_apart(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of two robots of one kind get the number of their robot's entry."""
-    if len(set(names)) == len(names):
-        return names
-    return tuple(f"{i}_{name}" for i, name in enumerate(names))
-
-
 def _joint_names(env: Any) -> list[str]:
-    return [joint.name for joint in _agents(env)[0].robot.get_active_joints()]
+    return [joint.name for joint in next(iter(_agents(env).values())).robot.get_active_joints()]
 
 
 def _entry_names(path: Path, width: int, joints: list[str]) -> list[str]:
