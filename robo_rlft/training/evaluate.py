@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,14 @@ class EpisodeResult:
         ret: undiscounted return.
         length: control steps.
         success: the task's own success.
+        metrics: the figures of `BatchEnv.metrics`.
     """
 
     seed: int
     ret: float
     length: int
     success: bool
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def evaluate(config: Config, *, name: str = "", checkpoint: Name = "last") -> dict[str, Any]:
@@ -163,13 +165,15 @@ def make_record(name: str, env: BatchEnv, episodes: list[EpisodeResult], seconds
     returns = bootstrap_mean(np.array([e.ret for e in episodes]))
     successes = sum(e.success for e in episodes)
     success = wilson(successes, len(episodes)).to_dict() if env.has_success else None
-    rows = [{"seed": e.seed, "return": e.ret, "length": e.length, "success": e.success} for e in episodes]
+    rows = [{"seed": e.seed, "return": e.ret, "length": e.length, "success": e.success, **e.metrics} for e in episodes]
+    metrics = {name: bootstrap_mean(np.array([e.metrics[name] for e in episodes])).to_dict() for name in env.metrics}
     return {
         "name": name,
         "env_id": env.robot.env_id,
         "episodes": len(episodes),
         "success": success,
         "return": returns.to_dict(),
+        "metrics": metrics,
         "per_seed": rows,
         "wall_seconds": seconds,
         "videos": [],
@@ -205,6 +209,8 @@ def describe_record(record: dict[str, Any]) -> dict[str, object]:
     value = Interval(**record["return"])
     if "network_calls" in record:
         row["network calls"] = sum(record["network_calls"].values())
+    for name, figure in record.get("metrics", {}).items():
+        row[name.replace("_", " ")] = f"{figure['mean']:.3g}"
     return row | {
         "return": f"{value.mean:.4g} [{value.low:.4g}, {value.high:.4g}]",
         "seconds": round(record["wall_seconds"], 1),
@@ -224,6 +230,7 @@ def _play_wave(
     history.start(obs)
     ret, length = np.zeros(n), np.zeros(n, np.int64)
     success, alive = np.zeros(n, bool), np.ones(n, bool)
+    metrics: list[dict[str, float]] = [{} for _ in seeds]
     chunk = 0
     while alive.any():
         noise = torch.from_numpy(np.stack([episode_noise(s, chunk, shape) for s in seeds]))
@@ -232,10 +239,14 @@ def _play_wave(
         ret += alive * result.reward.double().sum(1).cpu().numpy()
         length += alive * result.length.cpu().numpy()
         success |= alive & result.success.cpu().numpy()
+        for i in np.flatnonzero(alive):
+            metrics[i] = {name: float(values[i]) for name, values in result.metrics.items()}
         alive &= ~result.done.cpu().numpy()
         history.push(result)
         chunk += 1
-    return [EpisodeResult(s, float(ret[i]), int(length[i]), bool(success[i])) for i, s in enumerate(seeds)]
+    return [
+        EpisodeResult(seed, float(ret[i]), int(length[i]), bool(success[i]), metrics[i]) for i, seed in enumerate(seeds)
+    ]
 
 
 def _film(env: BatchEnv, actor: Actor, config: Config, policy: Policy) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,7 @@ class Rollout:
         terminated: [T, N].
         truncated: [T, N].
         episodes: finished episodes: undiscounted return, length in control steps, success.
+        metrics: the figures of `BatchEnv.metrics` of those.
     """
 
     obs: Obs
@@ -112,6 +113,7 @@ class Rollout:
     terminated: Bool[Tensor, "time env"]
     truncated: Bool[Tensor, "time env"]
     episodes: list[tuple[float, int, bool]]
+    metrics: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def env_steps(self) -> int:
@@ -129,6 +131,7 @@ class Rollout:
         if self.episodes:
             means = np.array(self.episodes, dtype=np.float64).mean(0)
             values |= {f"rollout/{k}": float(v) for k, v in zip(("return", "length", "success"), means, strict=True)}
+            values |= {f"rollout/{name}": float(np.mean(figures)) for name, figures in self.metrics.items()}
         values["rollout/episodes"] = len(self.episodes)
         values["rollout/nan_resets"] = nan_resets
         return values | {"rate/env_steps_per_s": self.env_steps / max(sum(seconds.values()), 1e-9)}
@@ -170,6 +173,7 @@ class Collector:
         """Act for a number of chunks in every environment."""
         steps: list[dict[str, Any]] = []
         episodes: list[tuple[float, int, bool]] = []
+        metrics: dict[str, list[float]] = {name: [] for name in self.env.metrics}
         for _ in range(chunks):
             frames, newest = dict(self.history.frames), _vectors(self.obs)
             with self.watch.time("inference"):
@@ -181,9 +185,11 @@ class Collector:
             after = self.history.after(result) if self.looks_ahead else {}
             steps.append({"frames": frames, "newest": newest, "after": after, "path": path, "result": result})
             episodes += self._account(result)
+            for name, values in result.metrics.items():
+                metrics[name] += values[result.done].tolist()
             self.obs = result.obs
             self.history.push(result)
-        return _stack(steps, episodes, self.gamma)
+        return replace(_stack(steps, episodes, self.gamma), metrics=metrics)
 
     def fork(self, group: int) -> None:
         """Put every `group` neighbouring environments into the present state of the first of them."""

@@ -23,7 +23,11 @@ from robo_rlft.errors import UserError
 log = logging.getLogger(__name__)
 TIMEOUT_S = 600.0
 """A worker that is silent for so long counts as hung."""
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+ONE_THREAD: dict[str, str] = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
 """Of workers: there are as many of them as cores."""
 
 
