@@ -276,3 +276,11 @@ _LEGGED = f"{_TASKS}.legged"
 register("QuadrupedFlat", f"{_LEGGED}.quadruped:FLAT", "15 kg quadruped follows velocity commands on a plane")
 register("QuadrupedRough", f"{_LEGGED}.quadruped:ROUGH", "15 kg quadruped follows velocity commands on rough ground")
 register("HumanoidWalk", f"{_LEGGED}.humanoid:WALK", "33 kg humanoid follows velocity commands on a plane")
+register_family(
+    "maniskill",
+    "robo_rlft.envs.maniskill",
+    "ManiSkill 3: manipulation and control with PhysX, on CPU or GPU",
+    example="PickCube-v1",
+    extra="maniskill",
+    package="mani_skill",
+)
