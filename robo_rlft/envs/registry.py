@@ -283,4 +283,11 @@ register_family(
     example="PickCube-v1",
     extra="maniskill",
     package="mani_skill",
+register_family(
+    "metadrive",
+    "robo_rlft.envs.metadrive",
+    "driving in generated or recorded traffic (MetaDrive)",
+    "Procedural",
+    extra="metadrive",
+    package="metadrive",
 )
