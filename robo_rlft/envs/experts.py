@@ -37,7 +37,7 @@ def make(env: BatchEnv, seed: int = 0) -> Expert:
     Raises:
         ConfigError: the environment has none.
     """
-    name = env.robot.env_id
+    name = env.robot.env_id.removeprefix("mjx:")  # the same task on another engine
     if isinstance(env, PoolEnv) and env.has_expert:
         return SimulatorExpert(env)
     if name not in _MAKERS:

@@ -251,3 +251,6 @@ register("ArmPickPlace", f"{_TASKS}.arm.pick_place:TASK", "7-joint arm carries a
 register(
     "ArmPegInsert", f"{_TASKS}.arm.peg_insert:TASK", "7-joint arm inserts a peg with 1 mm clearance, sparse reward"
 )
+register_family(
+    "mjx", "robo_rlft.envs.mjx.family", "any of the MuJoCo tasks above on a GPU, by JAX", "Hopper", "mjx", "jax"
+)
