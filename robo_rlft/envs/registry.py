@@ -283,6 +283,7 @@ register_family(
     example="PickCube-v1",
     extra="maniskill",
     package="mani_skill",
+)
 register_family(
     "metadrive",
     "robo_rlft.envs.metadrive",
@@ -290,4 +291,7 @@ register_family(
     "Procedural",
     extra="metadrive",
     package="metadrive",
+)
+register_family(
+    "mjx", "robo_rlft.envs.mjx.family", "any of the MuJoCo tasks above on a GPU, by JAX", "Hopper", "mjx", "jax"
 )
