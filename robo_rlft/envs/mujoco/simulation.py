@@ -232,11 +232,10 @@ class Simulation:
             return self.field(name)
         if name not in MODEL_FIELDS:
             raise ConfigError(unknown_name("MuJoCo field", name, DATA_FIELDS | MODEL_FIELDS))
-        values = self.batch.expanded(name)
-        if values is None:
-            shared = np.asarray(getattr(self.model, name))
-            return np.broadcast_to(shared, (self.num, *shared.shape))
-        return values
+        if self.randomised:  # perhaps this one, or one it is derived from
+            return self.batch.expand(name)
+        shared = np.asarray(getattr(self.model, name))
+        return np.broadcast_to(shared, (self.num, *shared.shape))
 
     def _make_stepper(self) -> NativeStepper | PostConstraintStepper | None:
         """What steps instead of the batch, None for nothing."""
