@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Dict as DictSpace
 from gymnasium.vector.utils import batch_space
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record, space_of
@@ -43,6 +43,7 @@ class PlayedEnv(BatchEnv):
         self.env, self.player, self.robot = env, player, robot
         self.num_envs, self.device = env.num_envs, env.device
         self.fidelity, self.has_success = env.fidelity, env.has_success
+        self.variants = env.variants
         self._obs: Obs = {}
         self.single_observation_space = DictSpace({k: space_of(v) for k, v in robot.observation.items()})
         self.single_action_space = space_of(robot.action)
@@ -126,6 +127,20 @@ class PlayedEnv(BatchEnv):
         self.player.set_state(own, range(self.num_envs) if ids is None else ids)
         self._obs = self.observe(obs)
         return self._obs
+
+    @property
+    def variant(self) -> Int[np.ndarray, " env"]:
+        """Those of the environment itself."""
+        return self.env.variant
+
+    def set_variants(self, variants: Sequence[int], ids: Sequence[int] | None = None) -> None:
+        """See `BatchEnv.set_variants`."""
+        self.env.set_variants(variants, ids)
+
+    @property
+    def instructions(self) -> list[str]:
+        """Those of the environment itself."""
+        return self.env.instructions
 
     def render(
         self, ids: Sequence[int] | None = None, camera: str | None = None, size: tuple[int, int] = (240, 320)
