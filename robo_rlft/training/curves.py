@@ -137,8 +137,9 @@ def _of_variants(runs: Sequence[RunCurves], prefix: str) -> Chart:
         for name, values in run.columns.items()
         if name.startswith(prefix)
     ]
-    figure = BY_VARIANT[prefix]
-    return Chart(figure.title, _by_step(having[0]), series, percent=figure.percent)
+    figure, evaluated = BY_VARIANT[prefix], prefix.startswith("evaluation")
+    share = figure.percent or (evaluated and any(run.success for run in having))
+    return Chart(figure.title, _by_step(having[0]), series, percent=share)
 
 
 def _series(run: RunCurves, key: str, runs: int, keys: int) -> Series:
