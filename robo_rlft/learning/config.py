@@ -151,7 +151,7 @@ class CurriculumConfig:
 
     name: str = "none"
     alpha: float = 0.3
-    temperature: float = 0.3
+    temperature: float = 0.1
     replay: float = 0.5
     states: int = 512
     score: str = "auto"
