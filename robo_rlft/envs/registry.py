@@ -158,7 +158,7 @@ def make(
         ConfigError: unknown environment, parameter or camera, or images of an environment that gives none.
         MissingExtraError: the environment's extra is not installed.
     """
-    entry = _entry(env_id)
+    entry = find(env_id)
     if not entry.installed:
         raise MissingExtraError(entry.package, entry.extra, f"environment {env_id}")
     found = entry.load()
@@ -193,7 +193,12 @@ def _make_mujoco(entry: Entry, found: Any, num_envs: int, **kwargs: Any) -> Batc
     return MujocoEnv(found, num_envs, **kwargs)
 
 
-def _entry(env_id: str) -> Entry:
+def find(env_id: str) -> Entry:
+    """What is known of one environment.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
     name, colon, task = env_id.partition(":")
     if colon:
         return _task_of(name, task)

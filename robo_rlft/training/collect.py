@@ -146,8 +146,10 @@ class _Recorder:
         self.seeds: list[int | None] = list(seeds)
         self.rows: list[list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]] = [[] for _ in range(env.num_envs)]
         self.first: list[dict[str, np.ndarray]] = []
+        self.words: list[str] = []
 
     def start(self, obs: Obs) -> None:
+        self.words = self.env.instructions
         self.first = [{k: v[i].cpu().numpy().copy() for k, v in obs.items()} for i in range(self.env.num_envs)]
 
     def push(self, action: Tensor, result: ChunkResult) -> list[Episode]:
@@ -160,6 +162,7 @@ class _Recorder:
             self.rows[i].append((seen, acts[i, :length].copy(), rewards[i, :length].copy()))
             if bool(result.done[i]):
                 finished.append(self._cut(i, result))
+        self.words = self.env.instructions
         return finished
 
     def _cut(self, i: int, result: ChunkResult) -> Episode:
@@ -173,6 +176,7 @@ class _Recorder:
             terminated=bool(result.terminated[i]),
             truncated=bool(result.truncated[i]),
             success=bool(result.success[i]),
+            task=self.words[i],
             seed=seed,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class EpisodeResult:
         ret: undiscounted return.
         length: control steps.
         success: the task's own success.
+        metrics: the figures of `BatchEnv.metrics`.
         variant: of the environment's variants, which this was.
     """
 
@@ -59,6 +60,7 @@ class EpisodeResult:
     ret: float
     length: int
     success: bool
+    metrics: dict[str, float] = field(default_factory=dict)
     variant: int = 0
 
 
@@ -176,11 +178,11 @@ def make_record(name: str, env: BatchEnv, episodes: list[EpisodeResult], seconds
 
     Of an environment with several variants also `variants`, the same figures of each.
     """
-    rows = [{"seed": e.seed, "return": e.ret, "length": e.length, "success": e.success} for e in episodes]
+    rows = [{"seed": e.seed, "return": e.ret, "length": e.length, "success": e.success, **e.metrics} for e in episodes]
     record = {
         "name": name,
         "env_id": env.robot.env_id,
-        **_scores(episodes, env.has_success),
+        **_scores(env, episodes),
         "per_seed": rows,
         "wall_seconds": seconds,
         "videos": [],
@@ -189,17 +191,18 @@ def make_record(name: str, env: BatchEnv, episodes: list[EpisodeResult], seconds
         for row, episode in zip(rows, episodes, strict=True):
             row["variant"] = env.variants[episode.variant]
         groups = {name: [e for e in episodes if e.variant == i] for i, name in enumerate(env.variants)}
-        record["variants"] = [{"variant": n, **_scores(g, env.has_success)} for n, g in groups.items() if g]
+        record["variants"] = [{"variant": n, **_scores(env, g)} for n, g in groups.items() if g]
     return record
 
 
-def _scores(episodes: list[EpisodeResult], has_success: bool) -> dict[str, Any]:
-    """How many, the success with Wilson's interval (of tasks that have one), the return with a bootstrap's."""
+def _scores(env: BatchEnv, episodes: list[EpisodeResult]) -> dict[str, Any]:
+    """How many, the success with Wilson's interval (of tasks that have one), return and metrics with a bootstrap's."""
     wins = sum(e.success for e in episodes)
     return {
         "episodes": len(episodes),
-        "success": wilson(wins, len(episodes)).to_dict() if has_success else None,
+        "success": wilson(wins, len(episodes)).to_dict() if env.has_success else None,
         "return": bootstrap_mean(np.array([e.ret for e in episodes])).to_dict(),
+        "metrics": {m: bootstrap_mean(np.array([e.metrics[m] for e in episodes])).to_dict() for m in env.metrics},
     }
 
 
@@ -232,6 +235,8 @@ def describe_record(record: Mapping[str, Any]) -> dict[str, object]:
     value = Interval(**record["return"])
     if "network_calls" in record:
         row["network calls"] = sum(record["network_calls"].values())
+    for name, figure in record.get("metrics", {}).items():
+        row[name.replace("_", " ")] = f"{figure['mean']:.3g}"
     return row | {
         "return": f"{value.mean:.4g} [{value.low:.4g}, {value.high:.4g}]",
         "seconds": round(record["wall_seconds"], 1),
@@ -252,6 +257,7 @@ def _play_wave(
     history.start(obs)
     ret, length = np.zeros(n), np.zeros(n, np.int64)
     success, alive = np.zeros(n, bool), np.ones(n, bool)
+    metrics: list[dict[str, float]] = [{} for _ in seeds]
     chunk = 0
     while alive.any():
         noise = torch.from_numpy(np.stack([episode_noise(s, chunk, shape) for s in seeds]))
@@ -260,11 +266,14 @@ def _play_wave(
         ret += alive * result.reward.double().sum(1).cpu().numpy()
         length += alive * result.length.cpu().numpy()
         success |= alive & result.success.cpu().numpy()
+        for i in np.flatnonzero(alive):
+            metrics[i] = {name: float(values[i]) for name, values in result.metrics.items()}
         alive &= ~result.done.cpu().numpy()
         history.push(result)
         chunk += 1
     return [
-        EpisodeResult(s, float(ret[i]), int(length[i]), bool(success[i]), int(variant[i])) for i, s in enumerate(seeds)
+        EpisodeResult(seed, float(ret[i]), int(length[i]), bool(success[i]), metrics[i], int(variant[i]))
+        for i, seed in enumerate(seeds)
     ]
 
 

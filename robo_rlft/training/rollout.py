@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,7 @@ class Rollout:
         truncated: [T, N].
         episodes: finished episodes: undiscounted return, length in control steps, success.
         variant: which of the environment's variants each chunk was of, [T, N].
+        metrics: the figures of `BatchEnv.metrics` of those episodes.
     """
 
     obs: Obs
@@ -116,6 +117,7 @@ class Rollout:
     truncated: Bool[Tensor, "time env"]
     episodes: list[Episode]
     variant: Int[np.ndarray, "time env"]
+    metrics: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def env_steps(self) -> int:
@@ -133,6 +135,7 @@ class Rollout:
         if self.episodes:
             means = np.array(self.episodes, dtype=np.float64).mean(0)
             values |= {f"rollout/{k}": float(v) for k, v in zip(("return", "length", "success"), means, strict=True)}
+            values |= {f"rollout/{name}": float(np.mean(figures)) for name, figures in self.metrics.items()}
         values["rollout/episodes"] = len(self.episodes)
         values["rollout/nan_resets"] = nan_resets
         return values | {"rate/env_steps_per_s": self.env_steps / max(sum(seconds.values()), 1e-9)}
@@ -179,6 +182,7 @@ class Collector:
         """Act for a number of chunks in every environment."""
         steps: list[dict[str, Any]] = []
         episodes: list[Episode] = []
+        metrics: dict[str, list[float]] = {name: [] for name in self.env.metrics}
         self.curriculum.choose()
         for _ in range(chunks):
             frames, newest, variant = dict(self.history.frames), _vectors(self.obs), self.env.variant
@@ -193,11 +197,13 @@ class Collector:
             steps.append({**row, "variant": variant})
             finished = self._account(result)
             episodes += finished
+            for name, values in result.metrics.items():
+                metrics[name] += values[result.done].tolist()
             with self.watch.time("simulation"):
                 result = self.curriculum.next(result, finished)
             self.obs = result.obs
             self.history.push(result)
-        return _stack(steps, episodes, self.gamma)
+        return replace(_stack(steps, episodes, self.gamma), metrics=metrics)
 
     def fork(self, group: int) -> None:
         """Put every `group` neighbouring environments into the present state of the first of them."""

@@ -10,7 +10,7 @@ import pickle
 import signal
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
@@ -23,7 +23,11 @@ from robo_rlft.errors import UserError
 log = logging.getLogger(__name__)
 TIMEOUT_S = 600.0
 """A worker that is silent for so long counts as hung."""
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+ONE_THREAD: dict[str, str] = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
 """Of workers: there are as many of them as cores."""
 
 
@@ -202,7 +206,7 @@ def pipe_of(host: ProcessHost) -> Connection:
 
 
 @contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
     """Environment variables for a new process: libraries read them when they are loaded."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
