@@ -42,7 +42,9 @@ PACKAGES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, record, write; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.conformance", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.conformance",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("ids", nargs="*", metavar="ID")
     parser.add_argument("--page", action="store_true", help="check nothing")
@@ -64,10 +66,16 @@ def filled(page: str, records: Records) -> str:
 
 def tables(records: Records) -> str:
     """One table of what each environment can do, and the reasons behind every "no"."""
-    rows = [[f"`{i}`", *(cell(record["rules"].get(rule)) for rule in COLUMNS), _versions(record)] for i, record in records.items()]
-    reasons = "\n".join(f"- `{env_id}`, {rule.replace('_', ' ')}: {detail}" for env_id, rule, detail in _reasons(records))
-    parts = [table(["environment", *COLUMNS.values(), "versions"], rows), "What a “no” means:", reasons]
-    return "\n\n".join(part for part in parts if part)
+    rows = [
+        [f"`{i}`", *(cell(record["rules"].get(rule)) for rule in COLUMNS), _versions(record)]
+        for i, record in records.items()
+    ]
+    reasons = "\n".join(
+        f"- `{env_id}`, {rule.replace('_', ' ')}: {detail}" for env_id, rule, detail in _reasons(records)
+    )
+    parts = [table(["environment", *COLUMNS.values(), "versions"], rows)]
+    parts += ["What a “no” means:", reasons] if reasons else []
+    return "\n\n".join(parts)
 
 
 def _recorded(env_id: str, records: dict[str, Any]) -> bool:
