@@ -36,7 +36,7 @@ def make(env: BatchEnv, seed: int = 0) -> Expert:
     Raises:
         ConfigError: the environment has none.
     """
-    name = env.robot.env_id
+    name = env.robot.env_id.removeprefix("mjx:")  # the same task on another engine
     if getattr(env, "has_expert", False):
         return SimulatorExpert(cast("HasExpert", env))
     if name not in _MAKERS:
@@ -74,3 +74,4 @@ class SimulatorExpert:
 
 _ARM = "robo_rlft.envs.mujoco.tasks.arm.experts:make_expert"
 _MAKERS = {"ArmPegInsert": _ARM, "ArmPickPlace": _ARM}
+_MAKERS["maniskill:PickCube-v1"] = "robo_rlft.envs.maniskill.expert:make_expert"
