@@ -13,8 +13,8 @@ from robo_rlft.spec import ArraySpec
 HORIZON = 1000
 """Control steps of an episode unless `max_episode_steps` says otherwise: 100 s at 10 Hz."""
 SCENARIOS = 50_021
-"""Generated roads. Seed s drives road s modulo this: so many that a training hardly meets the roads of an evaluation, and
-no round number, so that the blocks of seeds of demonstrations, training and evaluation fall on different ones."""
+"""Generated roads. Seed s drives road s modulo this: so many that a training hardly meets an evaluation's, and no round
+number, so that the blocks of seeds of demonstrations, training and evaluation fall on different ones."""
 RATE_HZ = 10.0
 """Control rate: five physics steps of .02 s."""
 CAR_ACTION = ArraySpec((2,), names=("steering", "throttle"), low=(-1.0, -1.0), high=(1.0, 1.0))
