@@ -115,13 +115,14 @@ def test_figures_say_how_an_episode_ended(two: BatchEnv) -> None:
     assert ended >= 4
 
 
-def test_forks_are_exact_through_resets_and_again(two: BatchEnv) -> None:
+def test_forks_are_exact_through_resets_and_again() -> None:
     env = make("metadrive:Procedural", 3, seed=5, map=1, max_episode_steps=30, traffic_density=0.3)
     env.reset(seed=5)
     drive(env, 3)
-    before = {p.pid for p in psutil.Process().children(recursive=True)}
+    pids = _pids(env)
     for leader, followers in ((0, [1, 2]), (2, [0])):  # the second leader is itself a copy
         obs = env.fork(leader, [leader, *followers])
+        pids |= _pids(env)
         assert all(torch.equal(obs["policy"][leader], obs["policy"][i]) for i in followers)
         plan = torch.from_numpy(np.random.default_rng(leader).uniform(-0.1, 0.6, (12, 1, 4, 2))).float()
         done = 0
@@ -134,13 +135,16 @@ def test_forks_are_exact_through_resets_and_again(two: BatchEnv) -> None:
     apart = env.step_chunk(torch.tensor([[0.0, 1.0], [0.0, -1.0], [0.3, 0.5]])[:, None].expand(3, 4, 2))
     assert not torch.equal(apart.obs["policy"][0], apart.obs["policy"][2])
     env.close()
-    alive = {p.pid for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE}
-    assert len(before - alive) >= 3
-    assert not [p for p in psutil.process_iter(["cmdline", "status"]) if _is_worker_of(p, before, alive)]
+    assert len(pids) == 6
+    assert not [pid for pid in pids if _runs(pid)]
 
 
-def _is_worker_of(process: psutil.Process, before: set[int], alive: set[int]) -> bool:
-    return process.pid in before - alive and process.info["status"] != psutil.STATUS_ZOMBIE
+def _pids(env: BatchEnv) -> set[int]:
+    return {host._process.pid for host in env.hosts}  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _runs(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_a_dead_copy_is_replaced() -> None:
