@@ -24,7 +24,8 @@ class Ledger:
 
     def begin(self) -> None:
         """A new episode."""
-        self.steps, self.figures = 0, dict.fromkeys(METRICS, 0.0)
+        self.steps = 0
+        self.figures: dict[str, float] = dict.fromkeys(METRICS, 0.0)
 
     def enter(self, reward: float, terminated: bool, truncated: bool, info: Mapping[str, Any]) -> Outcome:
         """Take in one step."""

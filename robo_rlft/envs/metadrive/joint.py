@@ -67,7 +67,8 @@ class JointWorld(SingleEnv):
         """See `SingleEnv.reset`."""
         self._draws = np.random.default_rng(seed)
         self.world.begin(seed, self.world.start_index, vary_traffic=True)
-        self._places = sorted(self.world.agents, key=lambda name: int(name.removeprefix("agent")))
+        names: list[str] = sorted(self.world.agents, key=lambda name: int(name.removeprefix("agent")))
+        self._places = [*names]
         self._advisers = {}
         for ledger in self._ledgers:
             ledger.begin()

@@ -21,7 +21,7 @@ _CHECKPOINT = ("ahead", "side", "radius", "clockwise", "angle")
 _WAYPOINTS = 9
 _FRAME_SKIP = 5
 """Control steps between the frames of `MOTION`."""
-_RANGE_M = 50.0
+_RANGE_M = 50
 """Side of the square that the top-down images show, m."""
 
 

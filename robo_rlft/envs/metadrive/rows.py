@@ -111,7 +111,7 @@ class AgentRows(BatchEnv):
         flags = {k: torch.zeros(self.num_envs, dtype=torch.bool, device=self.device) for k in ("end", "cut", "won")}
         reward = torch.zeros(self.num_envs, steps, dtype=self._pool.dtype, device=self.device)
         length = torch.full((self.num_envs,), steps, device=self.device)
-        seen = [self._obs[POLICY_KEY]]
+        seen = [fresh := self._obs[POLICY_KEY]]
         for h in range(steps):
             fresh, last, events = self._advance(values[:, h], fill=h == steps - 1)
             alive = ~(flags["end"] | flags["cut"])

@@ -109,7 +109,7 @@ _ROAD = {"map": 3, "traffic_density": 0.1, "accident_prob": 0.0, "start_seed": 0
 
 
 def _agents(name: str, module: str, env: str, description: str, num_agents: int = 10) -> Task:
-    params = {**_COMMON, "expert": "idm", "num_agents": num_agents, "random_traffic": True}
+    params = {"max_episode_steps": HORIZON, "expert": "idm", "config": {}, "num_agents": num_agents}
     fixed = {"allow_respawn": False, "delay_done": 0, "truncate_as_terminate": False, "force_seed_spawn_manager": True}
     target = f"metadrive.envs.marl_envs.{module}:{env}"
     return Task(name, description, target, params, fixed, experts=("idm",))

@@ -94,4 +94,4 @@ def open_world(target: str, config: dict[str, Any]) -> Any:
     """
     module, _, name = target.partition(":")
     base = getattr(importlib.import_module(module), name)
-    return type(f"Seeded{name}", (SeededWorld, base), {})(config | QUIET | EXACT)
+    return type(f"Seeded{name}", (SeededWorld, base), {})(config | QUIET | EXACT)  # pyright: ignore[reportCallIssue]

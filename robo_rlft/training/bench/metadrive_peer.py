@@ -36,7 +36,7 @@ class GymnasiumCar(gymnasium.Env):
 
         from robo_rlft.envs.metadrive.world import QUIET
 
-        self._env = MetaDriveEnv({**_SETTINGS, **QUIET, "horizon": 1000})
+        self._env: Any = MetaDriveEnv({**_SETTINGS, **QUIET, "horizon": 1000})
         self.observation_space, self.action_space = self._env.observation_space, self._env.action_space
 
     def reset(
