@@ -66,13 +66,8 @@ def filled(page: str, records: Records) -> str:
 
 def tables(records: Records) -> str:
     """One table of what each environment can do, and the reasons behind every "no"."""
-    rows = [
-        [f"`{i}`", *(cell(record["rules"].get(rule)) for rule in COLUMNS), _versions(record)]
-        for i, record in records.items()
-    ]
-    reasons = "\n".join(
-        f"- `{env_id}`, {rule.replace('_', ' ')}: {detail}" for env_id, rule, detail in _reasons(records)
-    )
+    rows = [_row(env_id, record) for env_id, record in records.items()]
+    reasons = "\n".join(_reasons(records))
     parts = [table(["environment", *COLUMNS.values(), "versions"], rows)]
     parts += ["What a “no” means:", reasons] if reasons else []
     return "\n\n".join(parts)
