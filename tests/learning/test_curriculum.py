@@ -59,7 +59,7 @@ def test_the_bandits_way_is_faster_than_all_arms_alike() -> None:
             chance = 1 / (1 + np.exp(-6 * (skill - np.arange(6))))[arms]
             bandit.update(arms, in_spreads((rng.random(64) < chance) - chance))
             skill += 0.1 * np.mean(chance * (1 - chance)) * 4
-        return skill
+        return float(skill)
 
     assert final_skill(0.15) > 1.3 * final_skill(1e9)
 
