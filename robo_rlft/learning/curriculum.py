@@ -8,7 +8,7 @@ arm's reward is the mean absolute advantage of what was done on it, and arms are
     P_t(c)     = exp(Q_t(c) / tau) / sum_c' exp(Q_t(c') / tau)
 
 Two things are ours, for many arms and few rows. An arm's first reward is its Q, and until then it counts as the best,
-so that each is tried and none starts behind. And a share of the draws is even: an arm that was once poor is asked again.
+so that each is tried and none starts behind. And a share of the draws is even: poor arms are asked again.
 
 Starts by the variance of what comes of them: a start that always succeeds or always fails teaches nothing. A buffer
 keeps starts with the outcomes of their episodes and replays each in proportion to its learnability p (1 - p) (Tzannetos
