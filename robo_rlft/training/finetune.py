@@ -80,8 +80,8 @@ class FineTuner:
         self.scale = RewardScale(config.env.num_envs, config.ppo.gamma)
         self.iteration, self.env_steps, self.episodes, self.wall, self.best = 0, 0, 0, 0.0, float("-inf")
         self.recent: list[float] = []
-        if config.ppo.advantage == "group" and self.env.fidelity == "none":
-            raise ConfigError(f"ppo.advantage=group needs states to fork, which {config.env.id} cannot save: use gae")
+        if config.ppo.advantage == "group" and self.env.fork_fidelity == "none":
+            raise ConfigError(f"ppo.advantage=group needs environments to fork, which {config.env.id} cannot: use gae")
         self.collector = Collector(
             self.env,
             self.learner.policy,

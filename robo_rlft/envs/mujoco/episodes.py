@@ -16,11 +16,13 @@ from jaxtyping import Bool, Float, Int
 
 from robo_rlft.envs.mujoco import generators
 from robo_rlft.envs.mujoco.native import Interval
+from robo_rlft.envs.mujoco.randomised import Randomised
 from robo_rlft.envs.mujoco.ranges import Outside, Range
 from robo_rlft.envs.mujoco.simulation import Ids, Simulation
 from robo_rlft.envs.mujoco.table import Groups, Table
 from robo_rlft.envs.mujoco.task import MujocoTask, Params, State
 from robo_rlft.envs.mujoco.variants import INDEX, Variants
+from robo_rlft.envs.randomise import PHYSICS, RandomiseConfig
 from robo_rlft.errors import ConfigError, SpecError, unknown_name
 
 NEXT = "next_variant"
@@ -49,6 +51,7 @@ class Episodes:
         max_steps: control steps before truncation.
         capture_nan: folder for the states that broke, or None.
         variants: of the task, or None for the one that `params` say.
+        randomise: how episodes differ.
 
     Attributes:
         next_variant: the variant of each environment's next episode, [N].
@@ -73,6 +76,7 @@ class Episodes:
         max_steps: int,
         capture_nan: Path | None,
         variants: Variants | None = None,
+        randomise: RandomiseConfig | None = None,
     ) -> None:
         self.task, self.params, self.num, self.max_steps = task, params, num, max_steps
         self.variants, self.next_variant = variants, np.zeros(num, np.int64)
@@ -90,6 +94,7 @@ class Episodes:
         self._ranges = self._declared_ranges()
         self._inside = None if self._ranges is None else self.simulation.watch(self._intervals(self._ranges))
         self.sees_ends = self._inside is not None
+        self.random = self._randomised(randomise) if randomise is not None else None
         self._capture_nan = capture_nan
         self._never_succeeds = task.success is None
 
@@ -107,6 +112,8 @@ class Episodes:
         previous = {name: self.simulation.data[name].copy() for name in self.task.previous}
         before = self.simulation.state.copy() if self._capture_nan else None
         self._command(action, ids)
+        if self.random is not None:
+            self.random.push(self.elapsed, ids)
         broken = self.simulation.step(ids)
         if ids is None:
             self.elapsed += 1
@@ -116,7 +123,7 @@ class Episodes:
         if self._inside is not None:
             state.memo[self._ranges] = self._inside
         step = Transition(
-            self.table.observe(state, self.num),
+            self._measured(self.table.observe(state, self.num)),
             self.table.reward(state, action, self.num),
             self.table.terminated(state, self.num),
             self.elapsed >= self.max_steps,
@@ -149,14 +156,20 @@ class Episodes:
         """Draw a start for each of `ids` from its own generator."""
         if not len(ids):
             return
+        if self.random is not None:
+            keys = generators.pack([self.generators[i] for i in ids])
         defaults = None
         if self.variants is not None:
             self._set_variants(self.next_variant[ids], ids)
             defaults = self.variants.defaults[self.variant[ids]]
+        if self.random is not None:
+            self.random.begin(keys, ids)
         draws = [self.task.reset(self.generators[i], *self._setting(i)) for i in ids]
         rows = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
         fields = {name: values for name, values in rows.items() if self.simulation.is_state(name)}
         self.simulation.restart(ids, fields, defaults)
+        if self.random is not None:
+            self.random.settle(ids)
         for name in rows.keys() - fields.keys():
             self._variable(name, rows[name])[ids] = rows[name]
         self.elapsed[ids], self.success[ids] = 0, False
@@ -169,9 +182,13 @@ class Episodes:
             variables = {name: values[ids] for name, values in variables.items()}
         return State(data, data, variables)
 
+    def metrics(self) -> dict[str, np.ndarray]:
+        """The task's figures of the present episodes, [N] each."""
+        return {name: np.nan_to_num(values) for name, values in self.table.metrics(self.now()).items()}
+
     def observe(self, ids: Ids | None = None) -> Groups:
         """Observation groups of the present states."""
-        return self.table.observe(self.now(ids), self.num if ids is None else len(ids))
+        return self._measured(self.table.observe(self.now(ids), self.num if ids is None else len(ids)), ids)
 
     def save(self, ids: Ids) -> dict[str, np.ndarray]:
         """Everything that decides the future of `ids`, one row each."""
@@ -180,6 +197,8 @@ class Episodes:
         rows |= {"elapsed": self.elapsed[ids], "success": self.success[ids]}
         if self.variants is not None:
             rows[NEXT] = self.next_variant[ids]
+        if self.random is not None:
+            rows |= self.random.save(ids)
         return rows | {"generator": generators.pack([self.generators[i] for i in ids])}
 
     def load(self, rows: Mapping[str, np.ndarray], ids: Ids) -> None:
@@ -189,6 +208,8 @@ class Episodes:
             self._check_variants(rows)
             self._set_variants(rows[f"variable/{INDEX}"], ids)
             self.next_variant[ids] = rows[NEXT]
+        if self.random is not None:
+            self.random.load(rows, ids)
         self.simulation.load(rows, ids)
         for name, values in self.variables.items():
             values[ids] = rows[f"variable/{name}"]
@@ -200,6 +221,25 @@ class Episodes:
     def variant(self) -> Int[np.ndarray, " env"]:
         """The variant of each environment's present episode."""
         return self.variables[INDEX] if self.variants is not None else np.zeros(self.num, np.int64)
+
+    def _randomised(self, config: RandomiseConfig) -> Randomised | None:
+        if not any(name in PHYSICS for name in config.active):
+            return None
+        period_s = self.simulation.model.opt.timestep * self.task.frame_skip
+        return Randomised(self.simulation, config, self.task.observations, period_s, self._base)
+
+    def _base(self, field: str, ids: Ids) -> np.ndarray:
+        """A model field of `ids` before any draw: their variants', or all environments' own."""
+        if self.variants is not None and field in self.variants.fields:
+            return self.variants.fields[field][self.variant[ids]]
+        return np.asarray(getattr(self.simulation.model, field))[None]
+
+    def _measured(self, obs: Groups, ids: Ids | None = None) -> Groups:
+        """Observations as the sensors give them."""
+        if self.random is not None:
+            env = np.arange(self.num) if ids is None else ids
+            self.random.measure(obs, self.elapsed[env], env)
+        return obs
 
     def _set_variants(self, variant: Int[np.ndarray, " row"], ids: Ids) -> None:
         """Environments `ids` become other variants, their models included."""
@@ -235,11 +275,12 @@ class Episodes:
 
     def _command(self, action: np.ndarray, ids: Ids | None) -> None:
         if self.task.control is None:
-            self._write("ctrl", action, ids)
+            self._write("ctrl", action if self.random is None else self.random.late(action, ids), ids)
             return
         state = self.now()
         for name, values in self.task.control(np, state, action, self.table.params(state)).items():
-            self._write(name, values, ids)
+            late = name == "ctrl" and self.random is not None
+            self._write(name, self.random.late(values, ids) if late else values, ids)
 
     def _write(self, name: str, values: np.ndarray, ids: Ids | None) -> None:
         target = self.variables[name] if name in self.variables else self.simulation.field(name)

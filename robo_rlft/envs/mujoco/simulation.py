@@ -164,15 +164,18 @@ class Simulation:
         for name in self.outputs:
             self.overwrite(name, ids, rows[f"output/{name}"])
 
-    def give(self, fields: Mapping[str, np.ndarray], ids: Ids) -> None:
+    def give(self, fields: Mapping[str, np.ndarray], ids: Ids, constants: bool = False) -> None:
         """Write rows of model fields that whoever calls this can give again: they are no part of a saved state.
 
         Args:
             fields: all that differ from the model, those that MuJoCo derives from others included.
             ids: simulations.
+            constants: let MuJoCo derive those others.
         """
         for name, rows in fields.items():
             self.batch.expand(name)[ids] = rows
+        if constants and mujoco.MjModel._setconst_inputs & fields.keys():
+            self.batch.set_const(np.unique(ids))
         new = [name for name in fields if name not in self.randomised]
         self._given |= set(new)
         self.randomised += tuple(new)

@@ -67,6 +67,11 @@ class Table:
         """The task is done in this very state, bool [rows]."""
         return _condition(self._task.success, state, self.params(state), rows)
 
+    def metrics(self, state: State) -> dict[str, np.ndarray]:
+        """The task's figures of the episodes so far, [rows] each."""
+        params = self.params(state)
+        return {name: np.array(fn(np, state, params), self._dtype) for name, fn in self._task.metrics.items()}
+
     def check(self, state: State, action: np.ndarray, rows: int) -> None:
         """Call every term once.
 
@@ -82,6 +87,8 @@ class Table:
         for label in ("terminated", "success"):
             if (fn := getattr(task, label)) is not None:
                 self._try(f"condition '{label}'", (rows,), fn, state, params)
+        for name, fn in task.metrics.items():
+            self._try(f"metric '{name}'", (rows,), fn, state, params)
         if task.control is not None and self._variants is not None:
             self._call("the control", task.control, state, action, params)
 

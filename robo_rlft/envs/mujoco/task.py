@@ -37,6 +37,8 @@ class State:
 
 ObservationFn = Callable[[Any, State, Params], Array]
 """(xp, state, params) -> [N, width]"""
+MetricFn = Callable[[Any, State, Params], Array]
+"""(xp, state, params) -> [N], a figure of the episode so far"""
 RewardFn = Callable[[Any, State, Array, Params], Array]
 """(xp, state, action, params) -> [N]"""
 ConditionFn = Callable[[Any, State, Params], Array]
@@ -56,6 +58,8 @@ class Observation:
     names: tuple[str, ...]
     units: tuple[str, ...] = ()
     group: str = "policy"
+    measured: bool = True
+    """Sensors give it, so that it can be noisy; a command or the last action is known."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class MujocoTask:
         rewards: summed with their weights.
         terminated: ends an episode; None never does. An `Outside` of `ranges` lets chunks stop in compiled code.
         success: marks the task as done (reported, and remembered until the episode ends); None if the task has none.
+        metrics: figures of an episode by name, from its start to the present state (mean errors).
         reset: draws one environment's start.
         control: maps an action to `ctrl` and task variables; None copies the action to `ctrl`.
         fields: MjData fields the terms read.
@@ -104,6 +109,7 @@ class MujocoTask:
     action_names: tuple[str, ...]
     terminated: ConditionFn | None = None
     success: ConditionFn | None = None
+    metrics: Mapping[str, MetricFn] = field(default_factory=dict)
     control: ControlFn | None = None
     fields: tuple[str, ...] = ("qpos", "qvel")
     previous: tuple[str, ...] = ()
