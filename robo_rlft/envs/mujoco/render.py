@@ -134,8 +134,8 @@ class View:
         mujoco.mj_tendon(model, data)
         self._posed = (model, data)
 
-    def draw(self, camera: int | None, image: UInt8[np.ndarray, "height width 3"]) -> None:
-        """The posed world through a camera, or through the free one."""
+    def draw(self, camera: int | mujoco.MjvCamera | None, image: UInt8[np.ndarray, "height width 3"]) -> None:
+        """The posed world through a camera of the model by number, one of MuJoCo's own, or the free one (None)."""
         self._gl.make_current()
         model, data = self._posed
         everything = mujoco.mjtCatBit.mjCAT_ALL
@@ -192,7 +192,9 @@ def _set_look(model: mujoco.MjModel, size: tuple[int, int], look: Look) -> None:
     quality.numstacks = look.stacks or quality.numstacks
 
 
-def _camera(model: mujoco.MjModel, number: int | None) -> mujoco.MjvCamera:
+def _camera(model: mujoco.MjModel, number: int | mujoco.MjvCamera | None) -> mujoco.MjvCamera:
+    if isinstance(number, mujoco.MjvCamera):
+        return number
     camera = mujoco.MjvCamera()
     if number is None:
         mujoco.mjv_defaultFreeCamera(model, camera)
