@@ -251,3 +251,13 @@ register("ArmPickPlace", f"{_TASKS}.arm.pick_place:TASK", "7-joint arm carries a
 register(
     "ArmPegInsert", f"{_TASKS}.arm.peg_insert:TASK", "7-joint arm inserts a peg with 1 mm clearance, sparse reward"
 )
+_SUITES = "robo_rlft.envs.suites"
+register_family("gymnasium", f"{_SUITES}.any_gymnasium", "any environment that Gymnasium knows", "Pendulum-v1")
+register_family(
+    "dm_control",
+    f"{_SUITES}.control_suite",
+    "DeepMind Control Suite: 30 bodies, rewards from 0 to 1",
+    "cheetah-run",
+    "dm-control",
+    "dm_control",
+)

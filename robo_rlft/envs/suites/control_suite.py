@@ -17,6 +17,7 @@ from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.envs.pool.env import PoolEnv
 from robo_rlft.envs.pool.single import Frame, Outcome
 from robo_rlft.envs.suites.pictures import cameras_of
+from robo_rlft.envs.suites.quiet import quiet
 from robo_rlft.envs.suites.simulated import SimulatedEnv, entry_names
 from robo_rlft.errors import ConfigError, unknown_name
 from robo_rlft.spec import ArraySpec, RobotSpec
@@ -57,9 +58,7 @@ def make_env(
 
 def tasks() -> Sequence[str]:
     """All tasks, as `domain-task`."""
-    from dm_control import suite
-
-    return sorted(f"{domain}-{task}" for domain, task in suite.ALL_TASKS)
+    return sorted(f"{domain}-{task}" for domain, task in _suite().ALL_TASKS)
 
 
 class ControlSuiteEnv(SimulatedEnv):
@@ -80,6 +79,7 @@ class ControlSuiteEnv(SimulatedEnv):
         self, task: str, env_id: str, images: ImagesConfig | None = None, *, time_limit: float = 0.0, **params: Any
     ) -> None:
         self.env = _loaded(task, env_id, time_limit, params)
+        _never_draws(self.env.physics)
         first = self.env.reset().observation
         super().__init__(images, env_id)
         self.default_camera = next(iter(cameras_of(self.physics[0])), None)
@@ -89,10 +89,13 @@ class ControlSuiteEnv(SimulatedEnv):
             env_id=env_id,
             observation=self.observation([n for k, v in first.items() for n in entry_names(k, np.size(v))]),
             action=ArraySpec(
-                action.shape, names=tuple(names), low=tuple(action.minimum.tolist()), high=tuple(action.maximum.tolist())
+                action.shape,
+                names=tuple(names),
+                low=tuple(action.minimum.tolist()),
+                high=tuple(action.maximum.tolist()),
             ),
             rate_hz=1.0 / self.env.control_timestep(),
-            max_episode_steps=math.ceil(self.env._step_limit - 1e-6),
+            max_episode_steps=_limit(self.env, env_id),
             task={"time_limit": time_limit, **params} if time_limit else dict(params),
         )
         self.reset(0, 0)
@@ -136,16 +139,33 @@ class ControlSuiteEnv(SimulatedEnv):
 
 
 def _loaded(task: str, env_id: str, time_limit: float, params: Mapping[str, Any]) -> Any:
-    from dm_control import suite
-
+    suite = _suite()
     domain, _, name = task.rpartition("-")
     if (domain, name) not in suite.ALL_TASKS:
         raise ConfigError(unknown_name("task", task, tasks()))
     kwargs = {"random": 0, **params, **({"time_limit": time_limit} if time_limit else {})}
     try:
-        return suite.load(domain, name, task_kwargs=kwargs)
+        with quiet():
+            return suite.load(domain, name, task_kwargs=kwargs)
     except TypeError as error:
         raise ConfigError(f"environment {env_id} does not take these parameters: {error}") from error
+
+
+def _suite() -> Any:
+    with quiet():
+        from dm_control import suite
+    return suite
+
+
+def _limit(env: Any, env_id: str) -> int:
+    if math.isinf(env._step_limit):
+        raise ConfigError(f"environment {env_id} has no time limit: set env.params.time_limit, in seconds")
+    return math.ceil(env._step_limit - 1e-6)
+
+
+def _never_draws(physics: Any) -> None:
+    """quadruped-escape opens OpenGL in every reset, to draw its new ground; `Pictures` draws here, when asked to."""
+    physics.__class__ = type(type(physics).__name__, (type(physics),), {"contexts": None})
 
 
 def _flat(observation: Mapping[str, Any]) -> Float[np.ndarray, " obs"]:

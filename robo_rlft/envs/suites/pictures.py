@@ -30,6 +30,7 @@ class Pictures:
     def __init__(self, aim: Mapping[str, Any] | None = None) -> None:
         self._aim = dict(aim or {})
         self._views: dict[tuple[int, tuple[int, int], Look], View] = {}
+        self._grounds: dict[tuple[int, tuple[int, int], Look], int] = {}
 
     def draw(
         self, model: mujoco.MjModel, data: mujoco.MjData, camera: str | None, size: tuple[int, int], look: Look = FULL
@@ -63,9 +64,12 @@ class Pictures:
         self._views.clear()
 
     def _view(self, model: mujoco.MjModel, size: tuple[int, int], look: Look) -> View:
+        ground = hash(model.hfield_data.tobytes()) if model.nhfield else 0  # uploaded once, when a view is made
         key = (id(model), size, look)
+        if key in self._views and self._grounds[key] != ground:
+            self._views.pop(key).close()
         if key not in self._views:
-            self._views[key] = View(model, size, look)
+            self._views[key], self._grounds[key] = View(model, size, look), ground
         return self._views[key]
 
     def _free(self, model: mujoco.MjModel) -> mujoco.MjvCamera:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import types
-import warnings
 from functools import cache
 
 import gymnasium
 import mujoco
 import numpy as np
+
+from robo_rlft.envs.suites.quiet import quiet
 
 PACKAGE = "gymnasium_robotics"
 
@@ -20,8 +21,7 @@ def register() -> None:
     """Add its environments to Gymnasium's registry, where it is installed."""
     if importlib.util.find_spec(PACKAGE) is None:
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tells every process of changed rewards in old Adroit tasks
+    with quiet():
         gymnasium.register_envs(importlib.import_module(PACKAGE))
     if np.int32(mujoco.mjtJoint.mjJNT_HINGE) not in (mujoco.mjtJoint.mjJNT_HINGE,):
         _compare_joints_as_numbers()

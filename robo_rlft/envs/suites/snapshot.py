@@ -27,8 +27,8 @@ from robo_rlft.envs.pool.single import Frame
 
 World = tuple[mujoco.MjModel, mujoco.MjData]
 """One simulation."""
-_SPARE = 4
-"""Room for attributes to grow, as a multiple of their size when the state is first saved."""
+_SPARE_BYTES = 8192
+"""Room for attributes to grow beyond twice their size at the beginning."""
 _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 _LEFT_BEHIND = re.compile(
     r"x(pos|quat|mat|ipos|imat|anchor|axis)|(geom|site|cam|light)_x(pos|mat|dir)|subtree_(com|linvel|angmom)"
@@ -59,7 +59,7 @@ _DATA = (int, float, complex, str, bytes, bool, type(None), np.generic, np.dtype
 
 
 class Snapshot:
-    """Saves and restores what an environment's objects hold.
+    """Saves and restores what an environment's objects hold. Make it at the same point of every copy's life.
 
     Args:
         roots: objects to start from.
@@ -73,14 +73,13 @@ class Snapshot:
     def __init__(self, *roots: Any, worlds: Sequence[World] = (), constant: Sequence[type] = ()) -> None:
         self._roots, self._given = roots, tuple(worlds)
         self._constant = (*_CONSTANT, *constant)
-        self._capacity = 0
         self._look()
+        self._capacity = 0 if self.opaque else 2 * len(self._pickled()) + _SPARE_BYTES
 
     def save(self) -> Frame:
         """All of it, as arrays whose shapes do not change."""
         self._look()
-        saved = pickle.dumps({place: _taken(value) for place, value in self._values.items()}, protocol=5)
-        self._capacity = self._capacity or _SPARE * len(saved)
+        saved = self._pickled()
         if len(saved) > self._capacity:
             raise RuntimeError(f"the environment's attributes grew to {len(saved)} bytes, beyond {self._capacity}")
         padded = np.zeros(self._capacity, np.uint8)
@@ -90,11 +89,13 @@ class Snapshot:
     def restore(self, state: Frame) -> None:
         """Put everything back in its place."""
         self._look()
-        self._capacity = len(state["attributes"])
         for i, (model, data) in enumerate(self._worlds):
             unpack(model, data, state[f"physics/{i}"])
         for (label, name), value in pickle.loads(state["attributes"].tobytes()).items():
             _put(self._holders[label], name, value)
+
+    def _pickled(self) -> bytes:
+        return pickle.dumps({place: _taken(value) for place, value in self._values.items()}, protocol=5)
 
     def _look(self) -> None:
         """Find every attribute anew: environments make and drop them as they go."""

@@ -135,7 +135,9 @@ class Actions:
             low, high = _filled(space, bound, env_id)
             self.spec = _bounded(low, high, "action")
         else:
-            raise ConfigError(f"environment {env_id}: actions must be a Box of floats or Discrete, this one has {space}")
+            raise ConfigError(
+                f"environment {env_id}: actions must be a Box of floats or Discrete, this one has {space}"
+            )
 
     def action(self, flat: Float[np.ndarray, " entry"]) -> Any:
         """The environment's action; a copy."""
