@@ -261,3 +261,11 @@ register_family(
     "dm-control",
     "dm_control",
 )
+register_family(
+    "metaworld",
+    f"{_SUITES}.meta_world",
+    "Meta-World: a Sawyer arm and fifty tasks, alone or as MT10 and MT50",
+    "reach-v3",
+    "metaworld",
+    "metaworld",
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import cv2
@@ -25,10 +25,11 @@ class Pictures:
     Args:
         aim: of the default view, MuJoCo's free camera: `distance` (m), `azimuth`, `elevation` (degrees), `lookat`
             (m), or `trackbodyid`.
+        hung: cameras that hang upside down in the model; their pictures are turned by half a turn.
     """
 
-    def __init__(self, aim: Mapping[str, Any] | None = None) -> None:
-        self._aim = dict(aim or {})
+    def __init__(self, aim: Mapping[str, Any] | None = None, hung: Collection[str] = ()) -> None:
+        self._aim, self._hung = dict(aim or {}), frozenset(hung)
         self._views: dict[tuple[int, tuple[int, int], Look], View] = {}
         self._grounds: dict[tuple[int, tuple[int, int], Look], int] = {}
 
@@ -55,7 +56,7 @@ class Pictures:
         view.pose(model, view.data)
         image = np.empty((*size, 3), np.uint8)
         view.draw(self._free(model) if camera is None else camera_number(model, camera), image)
-        return image
+        return np.ascontiguousarray(image[::-1, ::-1]) if camera in self._hung else image
 
     def close(self) -> None:
         """Free the contexts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import mujoco
@@ -30,10 +30,12 @@ class SimulatedEnv(SingleEnv):
     _vector: Float[np.ndarray, " obs"]
     default_camera: str | None = None
     """Seen where none is named; None: MuJoCo's free camera."""
+    hung: Collection[str] = ()
+    """Cameras that hang upside down in the model, see `Pictures`."""
 
     def __init__(self, images: ImagesConfig | None, env_id: str) -> None:
         self.env_id = env_id
-        self._pictures = Pictures()
+        self._pictures = Pictures(hung=self.hung)
         self._eyes = Eyes(images, cameras_of(self.physics[0]), env_id)
         self._snapshot = Snapshot(*self.parts, worlds=[self.physics], constant=self.constant)
         self.fidelity = "none" if self._snapshot.opaque else "exact"
