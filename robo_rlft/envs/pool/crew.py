@@ -22,6 +22,7 @@ class Description:
 
     robot: RobotSpec
     fidelity: Fidelity
+    drift: float
     has_success: bool
     metrics: tuple[str, ...]
     variants: tuple[str, ...]
@@ -45,7 +46,8 @@ class Crew:
     def describe(self) -> Description:
         """Of the first environment; the others are made alike."""
         env = self.slots[self.rows[0]].env
-        return Description(env.robot, env.fidelity, env.has_success, env.metrics, env.variants, env.has_expert)
+        capabilities = env.has_success, env.metrics, env.variants, env.has_expert
+        return Description(env.robot, env.fidelity, env.drift, *capabilities)
 
     def reset(self, seeds: Mapping[int, int | None]) -> list[str]:
         """Begin new episodes in some rows, from their seeds or their own generators."""

@@ -197,7 +197,8 @@ class PoolEnv(BatchEnv):
 
     def _adopt(self, what: Description, env_id: str) -> None:
         self.robot: RobotSpec = replace(what.robot, env_id=env_id)
-        self.fidelity, self.has_success, self.has_expert = what.fidelity, what.has_success, what.has_expert
+        self.fidelity, self.drift = what.fidelity, what.drift
+        self.has_success, self.has_expert = what.has_success, what.has_expert
         self.metrics, self.variants = what.metrics, what.variants
         self.single_observation_space = DictSpace({k: space_of(v) for k, v in self.robot.observation.items()})
         self.single_action_space = space_of(self.robot.action)

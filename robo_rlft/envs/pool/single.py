@@ -45,6 +45,7 @@ class SingleEnv(ABC):
     Attributes:
         robot: observation groups, the action and its bounds, rate, length of an episode.
         fidelity: how well `set_state(get_state())` reproduces the future.
+        drift: see `BatchEnv.drift`.
         has_success: the task defines success.
         metrics: names of `Outcome.metrics`.
         variants: see `BatchEnv.variants`.
@@ -54,6 +55,7 @@ class SingleEnv(ABC):
 
     robot: RobotSpec
     fidelity: Fidelity = "none"
+    drift: float = 0.0
     has_success: bool = False
     metrics: tuple[str, ...] = ()
     variants: tuple[str, ...] = ("",)

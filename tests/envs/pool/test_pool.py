@@ -35,7 +35,7 @@ def workers(request: pytest.FixtureRequest) -> int:
 
 @pytest.mark.parametrize("rule", conformance.RULES, ids=lambda rule: rule.__name__)
 def test_follows(rule: conformance.Rule, workers: int) -> None:
-    rule(lambda num_envs: pool(num_envs, workers))
+    conformance.follow(rule, lambda num_envs: pool(num_envs, workers))
 
 
 def test_workers_change_nothing() -> None:

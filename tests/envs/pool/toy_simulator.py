@@ -75,4 +75,6 @@ class Toy(SingleEnv):
         self.instruction = f"go {self.variants[self.side]}"
 
     def render(self, camera: str | None, size: tuple[int, int]) -> np.ndarray:
-        return np.full((*size, 3), int(100 * abs(self.x)), np.uint8)
+        image = np.full((*size, 3), int(100 * abs(self.x)), np.uint8)
+        image[-1] = 255
+        return image
