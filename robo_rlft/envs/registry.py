@@ -269,3 +269,11 @@ register_family(
     "metaworld",
     "metaworld",
 )
+register_family(
+    "libero",
+    f"{_SUITES}.libero",
+    "LIBERO: 130 household tasks told in words, five suites",
+    "libero_object/0",
+    "libero",
+    "libero",
+)

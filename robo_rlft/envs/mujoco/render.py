@@ -104,6 +104,7 @@ class View:
     Attributes:
         model: a copy of the model to change and pose.
         data: memory for a state to pose.
+        option: which groups of geoms and sites are drawn.
     """
 
     def __init__(self, model: mujoco.MjModel, size: tuple[int, int], look: Look) -> None:
@@ -121,7 +122,7 @@ class View:
             for flag in _COSTLY:
                 self._scene.flags[flag] = 0
         self._rect = mujoco.MjrRect(0, 0, width, height)
-        self._option = mujoco.MjvOption()
+        self.option = mujoco.MjvOption()
         self._posed = (self.model, self.data)
         self._upside_down = np.empty((height, width, 3), np.uint8)
 
@@ -139,7 +140,7 @@ class View:
         self._gl.make_current()
         model, data = self._posed
         everything = mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(model, data, self._option, None, _camera(model, camera), everything, self._scene)
+        mujoco.mjv_updateScene(model, data, self.option, None, _camera(model, camera), everything, self._scene)
         self.redraw(image)
 
     def redraw(self, image: UInt8[np.ndarray, "height width 3"]) -> None:

@@ -26,10 +26,19 @@ class Pictures:
         aim: of the default view, MuJoCo's free camera: `distance` (m), `azimuth`, `elevation` (degrees), `lookat`
             (m), or `trackbodyid`.
         hung: cameras that hang upside down in the model; their pictures are turned by half a turn.
+        hidden: groups of geoms that are not drawn, such as those that only collide.
+        aliases: other names for cameras of the model.
     """
 
-    def __init__(self, aim: Mapping[str, Any] | None = None, hung: Collection[str] = ()) -> None:
-        self._aim, self._hung = dict(aim or {}), frozenset(hung)
+    def __init__(
+        self,
+        aim: Mapping[str, Any] | None = None,
+        hung: Collection[str] = (),
+        hidden: Collection[int] = (),
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        self._aliases = dict(aliases or {})
+        self._aim, self._hung, self._hidden = dict(aim or {}), frozenset(hung), tuple(hidden)
         self._views: dict[tuple[int, tuple[int, int], Look], View] = {}
         self._grounds: dict[tuple[int, tuple[int, int], Look], int] = {}
 
@@ -55,7 +64,8 @@ class Pictures:
         view.data.mocap_pos[...], view.data.mocap_quat[...] = data.mocap_pos, data.mocap_quat
         view.pose(model, view.data)
         image = np.empty((*size, 3), np.uint8)
-        view.draw(self._free(model) if camera is None else camera_number(model, camera), image)
+        chosen = None if camera is None else self._aliases.get(camera, camera)
+        view.draw(self._free(model) if chosen is None else camera_number(model, chosen), image)
         return np.ascontiguousarray(image[::-1, ::-1]) if camera in self._hung else image
 
     def close(self) -> None:
@@ -71,6 +81,8 @@ class Pictures:
             self._views.pop(key).close()
         if key not in self._views:
             self._views[key], self._grounds[key] = View(model, size, look), ground
+            for group in self._hidden:
+                self._views[key].option.geomgroup[group] = 0
         return self._views[key]
 
     def _free(self, model: mujoco.MjModel) -> mujoco.MjvCamera:
@@ -93,12 +105,14 @@ class Eyes:
         images: settings; None or without cameras: no images.
         known: names of cameras that there are.
         env_id: for messages.
+        look: what to spend time on.
 
     Raises:
         ConfigError: an unknown camera, or randomised images.
     """
 
-    def __init__(self, images: ImagesConfig | None, known: list[str], env_id: str) -> None:
+    def __init__(self, images: ImagesConfig | None, known: list[str], env_id: str, look: Look = FAST) -> None:
+        self._look = look
         self.cameras = list(images.cameras) if images else []
         self.size = (images.size[0], images.size[1]) if images else (96, 96)
         if images and images.randomise.any:
@@ -114,7 +128,7 @@ class Eyes:
 
     def look(self, pictures: Pictures, model: mujoco.MjModel, data: mujoco.MjData) -> Frame:
         """One image per camera."""
-        return {f"{IMAGE_PREFIX}{c}": pictures.draw(model, data, c, self.size, FAST) for c in self.cameras}
+        return {f"{IMAGE_PREFIX}{c}": pictures.draw(model, data, c, self.size, self._look) for c in self.cameras}
 
 
 def cameras_of(model: mujoco.MjModel) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import mujoco
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from robo_rlft.envs.images import ImagesConfig
+from robo_rlft.envs.mujoco.render import FAST, Look
 from robo_rlft.envs.pool.single import Frame, SingleEnv
 from robo_rlft.envs.suites.pictures import Eyes, Pictures, cameras_of
 from robo_rlft.envs.suites.snapshot import Snapshot
@@ -32,11 +33,17 @@ class SimulatedEnv(SingleEnv):
     """Seen where none is named; None: MuJoCo's free camera."""
     hung: Collection[str] = ()
     """Cameras that hang upside down in the model, see `Pictures`."""
+    hidden: Collection[int] = ()
+    """Groups of geoms that are not drawn."""
+    aliases: Mapping[str, str] = {}
+    """Other names for cameras of the model."""
+    look: Look = FAST
+    """Of images that are observed."""
 
     def __init__(self, images: ImagesConfig | None, env_id: str) -> None:
         self.env_id = env_id
-        self._pictures = Pictures(hung=self.hung)
-        self._eyes = Eyes(images, cameras_of(self.physics[0]), env_id)
+        self._pictures = Pictures(hung=self.hung, hidden=self.hidden, aliases=self.aliases)
+        self._eyes = Eyes(images, [*self.aliases, *cameras_of(self.physics[0])], env_id, self.look)
         self._snapshot = Snapshot(*self.parts, worlds=[self.physics], constant=self.constant)
         self.fidelity = "none" if self._snapshot.opaque else "exact"
 
@@ -47,7 +54,7 @@ class SimulatedEnv(SingleEnv):
 
     @property
     def parts(self) -> Sequence[Any]:
-        """The objects whose attributes decide the future."""
+        """The objects whose attributes decide the future, see `Snapshot`."""
         raise NotImplementedError
 
     @property

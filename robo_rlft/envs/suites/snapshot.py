@@ -62,7 +62,7 @@ class Snapshot:
     """Saves and restores what an environment's objects hold. Make it at the same point of every copy's life.
 
     Args:
-        roots: objects to start from.
+        roots: objects to start from, or functions that return them, where they are made anew.
         worlds: simulations besides those found as attributes of one object, model and state side by side.
         constant: further types of objects that never change.
 
@@ -104,7 +104,7 @@ class Snapshot:
         self._worlds, self.opaque = list(self._given), []
         self._seen: set[int] = set()
         for number, root in enumerate(self._roots):
-            self._visit(root, str(number))
+            self._visit(root() if isinstance(root, types.FunctionType | types.MethodType) else root, str(number))
 
     def _visit(self, holder: Any, label: str) -> None:
         if id(holder) in self._seen:
