@@ -277,3 +277,11 @@ register_family(
     "libero",
     "libero",
 )
+register_family(
+    "ogbench",
+    f"{_SUITES}.ogbench_tasks",
+    "OGBench's manipulation: cubes, a scene with drawer and window, puzzles of buttons",
+    "cube-single-v0",
+    "ogbench",
+    "ogbench",
+)

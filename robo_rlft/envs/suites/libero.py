@@ -7,8 +7,7 @@ is read from the simulation, and images are drawn the right way up, and only whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +21,7 @@ from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.envs.mujoco.render import FAST, FULL
 from robo_rlft.envs.pool.env import PoolEnv
 from robo_rlft.envs.pool.single import Frame, Outcome, SingleEnv, SingleFactory
+from robo_rlft.envs.suites.borrowed_random import drawing_from
 from robo_rlft.envs.suites.bundle import Bundle
 from robo_rlft.envs.suites.libero_expert import PickAndPlace
 from robo_rlft.envs.suites.libero_tasks import LIMITS, Task, chosen, names, suite
@@ -176,7 +176,7 @@ class LiberoTask(SimulatedEnv):
 
     def reset(self, seed: int, variant: int) -> None:
         """See `SingleEnv.reset`."""
-        with _drawing_from(seed):
+        with drawing_from(seed):
             self.env.reset()
         gripper = self.env.robots[0].gripper
         gripper.current_action = np.zeros(gripper.dof)  # LIBERO makes a new one in each reset, with the whole model
@@ -282,7 +282,7 @@ class LiberoSuite(SingleEnv):
 
 def _built(task: Task) -> Any:
     """LIBERO's environment, without its renderer and sensors; its model is built once, not in every reset."""
-    with quiet(), _drawing_from(0):
+    with quiet(), drawing_from(0):
         from libero.libero.envs.env_wrapper import ControlEnv
 
         env = ControlEnv(
@@ -295,17 +295,6 @@ def _built(task: Task) -> Any:
         )
     env.env._observables = {}
     return env
-
-
-@contextmanager
-def _drawing_from(seed: int) -> Iterator[None]:
-    """LIBERO places things by NumPy's global generator, which is not ours to move."""
-    before = np.random.get_state()
-    np.random.seed(seed % 2**32)
-    try:
-        yield
-    finally:
-        np.random.set_state(before)
 
 
 def _expect_one_of(name: str, value: str, known: Sequence[str]) -> None:

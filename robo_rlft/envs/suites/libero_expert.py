@@ -87,15 +87,15 @@ class PickAndPlace:
         centre, half, along = self._box.seen(turned)
         if self._rim_m:
             side = 1.0 if hand[1] >= thing[1] else -1.0
-            return thing + (0.0, side * self._rim_m, centre[2] + half - _RIM_DEPTH_M), np.pi / 2
-        return thing + centre + (0.0, 0.0, max(0.0, half - _DEPTH_M)), along
+            return thing + np.array([0.0, side * self._rim_m, centre[2] + half - _RIM_DEPTH_M]), np.pi / 2
+        return thing + centre + np.array([0.0, 0.0, max(0.0, half - _DEPTH_M)]), along
 
     def _turn(self, along: float) -> Point:
         """The hand's turn that points it down and its fingers along a direction; nothing once that is so."""
         axes = self._env.sim.data.site_xmat[self._env.robots[0].eef_site_id].reshape(3, 3)
         now = np.arctan2(axes[1, 0], axes[0, 0])
         yaw = (along - now + np.pi / 2) % np.pi - np.pi / 2  # fingers are alike: half a turn is none
-        turn = np.cross(axes[:, 2], _DOWN) + (0.0, 0.0, yaw)
+        turn = np.cross(axes[:, 2], _DOWN) + np.array([0.0, 0.0, yaw])
         return turn if np.abs(turn).max() > _TURNED_RAD / 2 else np.zeros(3)
 
     def _carry(self, hand: Point, thing: Point, goal: Point) -> Point:

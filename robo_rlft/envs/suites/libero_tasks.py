@@ -16,7 +16,8 @@ from robo_rlft.envs.suites.quiet import quiet
 from robo_rlft.errors import ConfigError, UserError, unknown_name
 
 LIMITS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
-"""Steps of an episode in each suite, as OpenVLA's evaluation chose them: a little more than the longest demonstration."""
+"""Steps of an episode in each suite, as evaluations since OpenVLA count them: a little more than the longest
+demonstration."""
 
 
 @dataclass(frozen=True)

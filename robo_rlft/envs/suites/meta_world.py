@@ -1,4 +1,5 @@
-"""Meta-World: a Sawyer arm and fifty tasks. `metaworld:reach-v3` is one, `metaworld:MT10` and `metaworld:MT50` are sets.
+"""Meta-World: a Sawyer arm and fifty tasks. `metaworld:reach-v3` is one, `metaworld:MT10` and `metaworld:MT50` are
+sets.
 
 In a set, each task is a variant of the environment, and the observation ends with the number of the task, one-hot.
 """
