@@ -321,6 +321,7 @@ register_family(
 )
 register_family(
     "mjx", "robo_rlft.envs.mjx.family", "any of the MuJoCo tasks above on a GPU, by JAX", "Hopper", "mjx", "jax"
+)
 _SUITES = "robo_rlft.envs.suites"
 register_family("gymnasium", f"{_SUITES}.any_gymnasium", "any environment that Gymnasium knows", "Pendulum-v1")
 register_family(
