@@ -168,9 +168,9 @@ class Randomised:
         )
         return Draw(
             salt=rng.integers(2**64, dtype=np.uint64),
-            mass=rng.uniform(*config.mass, model.nbody),
-            friction=rng.uniform(*config.friction),
-            gains=rng.uniform(*config.gains, model.nu),
+            mass=_within(rng, config.mass, model.nbody),
+            friction=float(_within(rng, config.friction, 1)[0]),
+            gains=_within(rng, config.gains, model.nu),
             latency=rng.uniform(),
             first_push=rng.uniform(),
         )
@@ -204,3 +204,7 @@ def _deviations(observations: Sequence[Observation], config: RandomiseConfig) ->
         noisy = term.measured and term.group != CRITIC_KEY
         deviations.setdefault(term.group, []).extend(config.noise.std(unit) if noisy else 0.0 for unit in units)
     return {group: np.array(values) for group, values in deviations.items()}
+
+
+def _within(rng: np.random.Generator, bounds: Sequence[float], count: int) -> Float[np.ndarray, " draw"]:
+    return rng.uniform(bounds[0], bounds[1], count)
