@@ -76,6 +76,8 @@ class BatchEnv(gymnasium.vector.VectorEnv, ABC):
     device: torch.device
     fidelity: Fidelity
     """How well `set_state(get_state())` reproduces the future."""
+    drift: float = 0.0
+    """With fidelity "drift": how far observations may be off 40 steps after a state was restored."""
     has_success: bool = False
     """The task defines success; without it `success` is always False and only returns are reported."""
     nan_resets: int = 0

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robo_rlft.envs.base import BatchEnv, Obs
+from robo_rlft.envs.pool.env import PoolEnv
 from robo_rlft.errors import ConfigError
 
 
@@ -37,6 +38,8 @@ def make(env: BatchEnv, seed: int = 0) -> Expert:
         ConfigError: the environment has none.
     """
     name = env.robot.env_id
+    if isinstance(env, PoolEnv) and env.has_expert:
+        return SimulatorExpert(env)
     if name not in _MAKERS:
         raise ConfigError(
             f"environment {name} has no scripted expert: those with one are {', '.join(sorted(_MAKERS))}; "
@@ -44,6 +47,20 @@ def make(env: BatchEnv, seed: int = 0) -> Expert:
         )
     module, _, attribute = _MAKERS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)(name, env, seed)
+
+
+class SimulatorExpert:
+    """The expert inside a simulator's own process, which sees what the policy does not."""
+
+    def __init__(self, env: PoolEnv) -> None:
+        self.env = env
+
+    def reset(self, ids: Sequence[int] | None = None) -> None:
+        """The simulator has begun the episode, and its expert with it."""
+
+    def act(self, obs: Obs) -> Float[Tensor, "env action"]:
+        """See `Expert`."""
+        return self.env.expert_actions()
 
 
 _ARM = "robo_rlft.envs.mujoco.tasks.arm.experts:make_expert"

@@ -98,9 +98,7 @@ def register(
     _ENTRIES[env_id] = Entry(env_id, description, load, extra, package)
 
 
-def register_family(
-    name: str, module: str, description: str, example: str, extra: str = "", package: str = ""
-) -> None:
+def register_family(name: str, module: str, description: str, example: str, extra: str = "", package: str = "") -> None:
     """Add a simulator whose module has `make_env(task, num_envs, ...)` and `tasks()`.
 
     Args:
@@ -210,7 +208,9 @@ def _task_of(name: str, task: str) -> Entry:
         raise ConfigError(unknown_name("simulator", name, _FAMILIES))
     family = _FAMILIES[name]
     if not task:
-        raise ConfigError(f"'{name}:' names no task: for example {name}:{family.example}; robo-rlft list {name} has all")
+        raise ConfigError(
+            f"'{name}:' names no task: for example {name}:{family.example}; robo-rlft list {name} has all"
+        )
     load = partial(_bound, family, task)
     return Entry(f"{name}:{task}", family.description, load, family.extra, family.package)
 

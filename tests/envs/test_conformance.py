@@ -7,7 +7,7 @@ import torch
 
 from robo_rlft import envs
 from robo_rlft.envs import conformance
-from robo_rlft.envs.conformance import ConformanceError
+from robo_rlft.envs.conformance import ConformanceError, rules
 
 IDS = ["Hopper", "Walker2d", "HalfCheetah", "Ant", "Humanoid", "ArmPickPlace", "ArmPegInsert"]
 
@@ -15,7 +15,7 @@ IDS = ["Hopper", "Walker2d", "HalfCheetah", "Ant", "Humanoid", "ArmPickPlace", "
 @pytest.mark.parametrize("rule", conformance.RULES, ids=lambda rule: rule.__name__)
 @pytest.mark.parametrize("env_id", IDS)
 def test_follows(env_id: str, rule: conformance.Rule) -> None:
-    rule(lambda num_envs: envs.make(env_id, num_envs, threads=2))
+    conformance.follow(rule, lambda num_envs: envs.make(env_id, num_envs, threads=2))
 
 
 class _Overwriting:
@@ -36,7 +36,7 @@ class _Overwriting:
 
 def test_catches_overwritten_tensors() -> None:
     with pytest.raises(ConformanceError, match="after later steps"):
-        conformance.returned_tensors_stay(_Overwriting)  # pyright: ignore[reportArgumentType]
+        rules.returned_tensors_stay(_Overwriting)  # pyright: ignore[reportArgumentType]
 
 
 class _Unseeded(_Overwriting):
@@ -49,4 +49,4 @@ class _Unseeded(_Overwriting):
 
 def test_catches_ignored_seeds() -> None:
     with pytest.raises(ConformanceError, match="one seed"):
-        conformance.same_seed_same_episode(_Unseeded)  # pyright: ignore[reportArgumentType]
+        rules.same_seed_same_episode(_Unseeded)  # pyright: ignore[reportArgumentType]

@@ -169,7 +169,7 @@ def test_a_privileged_group_goes_to_the_value_function_alone(tmp_path: Path) -> 
 def test_it_is_an_environment_like_any_other(rule: conformance.Rule, tmp_path: Path) -> None:
     config = settings(tmp_path, "policy.chain.name=euler", "policy.execute=3", "policy.obs_horizon=2")
     policy = make_residual(config, make_env(config, 1))
-    rule(lambda n: ResidualEnv(make_env(config, n), policy))
+    conformance.follow(rule, lambda n: ResidualEnv(make_env(config, n), policy))
 
 
 @pytest.fixture(scope="module")

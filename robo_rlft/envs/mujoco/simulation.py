@@ -198,7 +198,9 @@ class Simulation:
             return self.field(name)
         if name not in MODEL_FIELDS:
             raise ConfigError(unknown_name("MuJoCo field", name, DATA_FIELDS | MODEL_FIELDS))
-        values = self.batch.expanded(name)
+        # MuJoCo 3.17 has it, under a name of its own.
+        expanded = getattr(self.batch, "expanded", None) or self.batch._expanded_values
+        values = expanded(name)
         if values is None:
             shared = np.asarray(getattr(self.model, name))
             return np.broadcast_to(shared, (self.num, *shared.shape))

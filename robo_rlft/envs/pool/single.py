@@ -45,18 +45,22 @@ class SingleEnv(ABC):
     Attributes:
         robot: observation groups, the action and its bounds, rate, length of an episode.
         fidelity: how well `set_state(get_state())` reproduces the future.
+        drift: see `BatchEnv.drift`.
         has_success: the task defines success.
         metrics: names of `Outcome.metrics`.
         variants: see `BatchEnv.variants`.
         instruction: what the present episode asks for, in words.
+        has_expert: `expert_action` gives demonstrations.
     """
 
     robot: RobotSpec
     fidelity: Fidelity = "none"
+    drift: float = 0.0
     has_success: bool = False
     metrics: tuple[str, ...] = ()
     variants: tuple[str, ...] = ("",)
     instruction: str = ""
+    has_expert: bool = False
 
     @abstractmethod
     def reset(self, seed: int, variant: int) -> None:
@@ -68,7 +72,10 @@ class SingleEnv(ABC):
 
     @abstractmethod
     def observe(self) -> Frame:
-        """The present observation. Asked for only where somebody looks: after every step, or at the end of a chunk."""
+        """The present observation. In arrays that stay as they are.
+
+        Asked for only where somebody looks: after every step, or at the end of a chunk.
+        """
 
     def get_state(self) -> Frame:
         """Everything that decides the future, as arrays whose shapes never change; with fidelity other than `none`."""
@@ -78,11 +85,15 @@ class SingleEnv(ABC):
         """Go on from a saved state."""
         raise NotImplementedError
 
+    def expert_action(self) -> Float[np.ndarray, " action"]:
+        """What an expert that may see everything would do now; with `has_expert`."""
+        raise NotImplementedError
+
     def render(self, camera: str | None, size: tuple[int, int]) -> np.ndarray:
         """An image, uint8 [height, width, 3]; None is the default view."""
         raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have nothing to let go of
         """Let go of everything."""
 
 
