@@ -32,6 +32,7 @@ class Arrays:
         self.device, self.dtype = device, dtype
         self.is_torch = device.type != "cpu" or torch_on_cpu
         self.xp: ModuleType = torch if self.is_torch else np
+        self._numpy_dtype = torch.empty(0, dtype=dtype).numpy().dtype
 
     def own(self, values: np.ndarray | Tensor) -> Array:
         """Of this library and device; floating point numbers of its dtype. May share memory."""
@@ -55,6 +56,15 @@ class Arrays:
         """Filled with a value: bool, int64 or floating point as the value is."""
         kind = {bool: torch.bool, int: torch.int64, float: self.dtype}[type(value)]
         return self.view(torch.full(shape, value, dtype=kind, device=self.device))
+
+    def blank(self, like: Array, rows: int) -> Array:
+        """Zeros of the type and the row shape of `like`."""
+        shape = (rows, *like.shape[1:])
+        return like.new_zeros(shape) if self.is_torch else np.zeros(shape, like.dtype)
+
+    def number(self, values: Array) -> Array:
+        """As floating point numbers of the dtype."""
+        return values.to(self.dtype) if self.is_torch else values.astype(self._numpy_dtype, copy=False)
 
     def copy(self, values: Array) -> Array:
         """With memory of its own."""

@@ -34,7 +34,8 @@ class Table:
         """Observation groups, with memory of their own."""
         xp, params = self._arrays.xp, self._params
         return {
-            group: xp.concatenate([o.fn(xp, state, params) for o in terms], -1) for group, terms in self._groups.items()
+            group: self._arrays.number(xp.concatenate([o.fn(xp, state, params) for o in terms], -1))
+            for group, terms in self._groups.items()
         }
 
     def reward_terms(self, state: State, action: Array) -> dict[str, Array]:
@@ -44,7 +45,12 @@ class Table:
     def reward(self, state: State, action: Array) -> Array:
         """Sum of the weighted terms, [N]."""
         first, *others = self.reward_terms(state, action).values()
-        return sum(others, first)
+        return self._arrays.number(sum(others, first))
+
+    def metrics(self, state: State) -> dict[str, Array]:
+        """The task's figures of the episodes so far, [N] each."""
+        xp, params = self._arrays.xp, self._params
+        return {name: self._arrays.number(fn(xp, state, params)) for name, fn in self._task.metrics.items()}
 
     def condition(self, fn: Callable[..., Array] | None, state: State, num: int) -> Array:
         """A condition, bool [N]; False where the task has none."""

@@ -30,13 +30,11 @@ SceneFn = Callable[[ModuleType, Any, Params], Entities]
 """(genesis, scene before its build, params) -> the entities that terms read, by name"""
 PrepareFn = Callable[[Entities, Params], None]
 """(entities of the built scene, params): gains and limits"""
-ResetFn = Callable[[np.random.Generator, int, Params], Mapping[str, np.ndarray]]
-"""(one environment's generator, its variant, params) -> that environment's fields (`robot.qpos`, `robot.target`) and
+ResetFn = Callable[[np.random.Generator, Params], Mapping[str, np.ndarray]]
+"""(one environment's generator, params of its variant) -> that environment's fields (`robot.qpos`, `robot.target`) and
 task variables"""
 DerivedFn = Callable[[Any, Mapping[str, Array], Params], Mapping[str, Array]]
 """(xp, fields, params) -> further fields, worked out once per control step"""
-WordsFn = Callable[[Params], str]
-"""params -> what an episode asks for"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,15 @@ class View:
     eye: tuple[float, float, float]
     at: tuple[float, float, float]
     fov_deg: float = 40.0
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A ball that only cameras see, where `at` says: `(xp, state, params) -> [N, 3]`, m."""
+
+    at: ObservationFn
+    radius: float = 0.02
+    colour: tuple[float, float, float] = (0.9, 0.2, 0.2)
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,12 @@ class GenesisTask:
         derived: further fields.
         previous: fields whose values before the step terms read in `State.previous`.
         metrics: figures of an episode by name, [N] each.
-        variants: ways to set up an episode, from the parameters; see `BatchEnv.variants`.
-        variant: chooses one for an episode where nobody has, from (generator, params).
-        words: the instruction.
+        variants: ways to set up an episode by name, each with parameters over `params`, which `reset` reads.
+        words: what every episode asks for.
         action_low, action_high, action_names: bounds (one value or one per entry) and names of the action.
         params: defaults of the task's parameters.
         views: cameras by name, the first is the default.
+        markers: balls that pictures show.
         options: further settings of Genesis' rigid solver.
     """
 
@@ -99,14 +106,14 @@ class GenesisTask:
     derived: DerivedFn | None = None
     previous: tuple[str, ...] = ()
     metrics: Mapping[str, ConditionFn] = field(default_factory=dict)
-    variants: Callable[[Params], tuple[str, ...]] = lambda params: ("",)
-    variant: Callable[[np.random.Generator, Params], int] = lambda rng, params: 0
-    words: WordsFn = lambda params: ""
+    variants: Mapping[str, Params] = field(default_factory=dict)
+    words: str = ""
     action_low: float | tuple[float, ...] = -1.0
     action_high: float | tuple[float, ...] = 1.0
     params: Params = field(default_factory=dict)
     views: Mapping[str, View] = field(default_factory=dict)
+    markers: tuple[Marker, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-__all__ = ["Array", "Entities", "GenesisTask", "Observation", "ObservationFn", "Params", "Reward", "State", "View"]
+__all__ = ["Array", "Entities", "GenesisTask", "Marker", "Observation", "Params", "Reward", "State", "View"]
