@@ -66,6 +66,10 @@ class Arrays:
         """As floating point numbers of the dtype."""
         return values.to(self.dtype) if self.is_torch else values.astype(self._numpy_dtype, copy=False)
 
+    def kept(self, values: Array, like: Array) -> Array:
+        """In the type of `like`, which a term may have widened."""
+        return values.to(like.dtype) if self.is_torch else values.astype(like.dtype, copy=False)
+
     def copy(self, values: Array) -> Array:
         """With memory of its own."""
         return values.clone() if self.is_torch else values.copy()

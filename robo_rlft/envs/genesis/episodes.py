@@ -180,6 +180,7 @@ class Episodes:
         xp = self.arrays.xp
         for name, values in self.task.control(xp, self.now(), action, self.params).items():
             held = self.world.fields if "." in name else self.variables
+            values = self.arrays.kept(values, held[name])
             if alive is not None:
                 values = xp.where(alive.reshape(-1, *[1] * (values.ndim - 1)), values, held[name])
             if "." in name:

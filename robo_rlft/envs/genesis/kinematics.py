@@ -24,7 +24,8 @@ def product(xp: Any, a: Array, b: Array) -> Array:
 
 def rotation_vector(xp: Any, quat: Array) -> Array:
     """Axis times angle of unit quaternions, [N, 3], rad; the shorter way round."""
-    sign = 1.0 - 2.0 * (quat[..., :1] < 0.0)
+    one = xp.ones_like(quat[..., :1])
+    sign = xp.where(quat[..., :1] < 0.0, -one, one)
     w, v = sign * quat[..., :1], sign * quat[..., 1:]
     sine = xp.sqrt((v * v).sum(-1))[..., None]
     # 2 atan2(s, w) / s is 2 / w where s vanishes.
