@@ -6,8 +6,9 @@ A project adds its own by an entry point of the group `robo_rlft.envs`, or by `r
     MyTask = "my_project.my_task:TASK"
 
 The value is a `MujocoTask`, or a callable `(num_envs, *, seed, device, threads, dtype, **params) -> BatchEnv`; one that
-also takes `images` gives image observations. A simulator with tasks of its own is a `Family`: its environments are
-called `family:task`, as in `maniskill:PickCube-v1`.
+also takes `images` gives image observations, and one that takes `randomise` varies its episodes, after it has called
+`randomise.require_supported`. A simulator with tasks of its own is a `Family`: its environments are called
+`family:task`, as in `maniskill:PickCube-v1`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import torch
 
 from robo_rlft.envs.base import BatchEnv
 from robo_rlft.envs.images import ImagesConfig
+from robo_rlft.envs.randomise import RandomiseConfig, require_supported
 from robo_rlft.errors import ConfigError, MissingExtraError, unknown_name
 
 ENTRY_POINT_GROUP = "robo_rlft.envs"
@@ -135,6 +137,7 @@ def make(
     threads: int = 0,
     dtype: torch.dtype = torch.float32,
     images: ImagesConfig | None = None,
+    randomise: RandomiseConfig | None = None,
     **params: Any,
 ) -> BatchEnv:
     """N copies of one environment.
@@ -152,10 +155,12 @@ def make(
         threads: of the simulation; 0 takes all CPUs.
         dtype: of observations and rewards.
         images: cameras to observe through; None gives no images.
+        randomise: how episodes differ from each other; None: not at all.
         params: the task's parameters by name.
 
     Raises:
-        ConfigError: unknown environment, parameter or camera, or images of an environment that gives none.
+        ConfigError: unknown environment, parameter or camera, or images or randomisation that the environment does
+            not have.
         MissingExtraError: the environment's extra is not installed.
     """
     entry = _entry(env_id)
@@ -164,12 +169,23 @@ def make(
     found = entry.load()
     settings = {"seed": seed, "device": device, "threads": threads, "dtype": dtype}
     if callable(found):
-        return _make_other(entry, found, num_envs, images, **settings, **params)
-    return _make_mujoco(entry, found, num_envs, **settings, images=images, **params)
+        return _make_other(entry, found, num_envs, images, randomise, **settings, **params)
+    return _make_mujoco(entry, found, num_envs, **settings, images=images, randomise=randomise, **params)
 
 
-def _make_other(entry: Entry, maker: Any, num_envs: int, images: ImagesConfig | None, **kwargs: Any) -> BatchEnv:
+def _make_other(
+    entry: Entry,
+    maker: Any,
+    num_envs: int,
+    images: ImagesConfig | None,
+    randomise: RandomiseConfig | None,
+    **kwargs: Any,
+) -> BatchEnv:
     accepts = inspect.signature(maker).parameters
+    if "randomise" in accepts:
+        kwargs["randomise"] = randomise
+    else:
+        require_supported(randomise, (), entry.id)
     if images is not None and images.cameras:
         if "images" not in accepts:
             raise ConfigError(f"environment {entry.id} gives no images: leave env.images.cameras empty")
@@ -238,7 +254,7 @@ def _importer(target: str) -> Callable[[], Any]:
     return lambda: getattr(importlib.import_module(module), attribute)
 
 
-_COMMON = ("seed", "device", "threads", "dtype", "images")
+_COMMON = ("seed", "device", "threads", "dtype", "images", "randomise")
 _ENTRIES: dict[str, Entry] = {}
 _FAMILIES: dict[str, Family] = {}
 _TASKS = "robo_rlft.envs.mujoco.tasks"
@@ -259,3 +275,7 @@ register_family(
     extra="genesis",
     package="genesis",
 )
+_LEGGED = f"{_TASKS}.legged"
+register("QuadrupedFlat", f"{_LEGGED}.quadruped:FLAT", "15 kg quadruped follows velocity commands on a plane")
+register("QuadrupedRough", f"{_LEGGED}.quadruped:ROUGH", "15 kg quadruped follows velocity commands on rough ground")
+register("HumanoidWalk", f"{_LEGGED}.humanoid:WALK", "33 kg humanoid follows velocity commands on a plane")

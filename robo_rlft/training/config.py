@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robo_rlft.envs.images import ImagesConfig
+from robo_rlft.envs.randomise import RandomiseConfig
 from robo_rlft.learning.config import BCConfig, ChunkCriticConfig, PPOConfig
 from robo_rlft.policies.config import ChainConfig, NetworkConfig, PolicyConfig
 
@@ -26,6 +27,7 @@ class EnvConfig:
     threads: int = 0
     params: dict[str, Any] = field(default_factory=dict)
     images: ImagesConfig = field(default_factory=ImagesConfig)
+    randomise: RandomiseConfig = field(default_factory=RandomiseConfig)
 
 
 @dataclass

@@ -6,9 +6,10 @@ Checked before anything starts, so that a run of hours cannot end on a contradic
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+from robo_rlft.envs.randomise import LOOKS, NoiseConfig, wrong_ranges
 from robo_rlft.errors import ConfigError, unknown_name
 from robo_rlft.policies.config import POOLS, PRECISIONS
 from robo_rlft.training.config import Config
@@ -83,9 +84,10 @@ RANGES: dict[str, Interval] = {
     "env.num_envs": AT_LEAST_ONE,
     "env.threads": AT_LEAST_ZERO,
     "env.images.size": AT_LEAST_ONE,
-    "env.images.randomise.colour": FRACTION,
-    "env.images.randomise.light": FRACTION,
-    "env.images.randomise.camera": FRACTION,
+    **{f"env.randomise.{name}": AT_LEAST_ZERO for name in ("mass", "friction", "gains", "latency_s", "push_velocity")},
+    "env.randomise.push_interval_s": POSITIVE,
+    **{f"env.randomise.noise.{unit.name}": AT_LEAST_ZERO for unit in fields(NoiseConfig)},
+    **{f"env.randomise.{name}": FRACTION for name in LOOKS},
     "data.episodes": AT_LEAST_ZERO,
     "collect.episodes": AT_LEAST_ONE,
     "collect.num_envs": AT_LEAST_ONE,
@@ -217,6 +219,7 @@ def validate(config: Config, verb: str = "") -> None:
         *_ranges(config),
         *_policy(config),
         *_acting(config),
+        *wrong_ranges(config.env.randomise),
         *(p for r in RULES.get(verb, ()) for p in r(config)),
     )
     if problems:
