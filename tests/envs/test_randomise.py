@@ -180,7 +180,7 @@ def test_everything_is_saved_with_the_state(env_id: str) -> None:
 @pytest.mark.parametrize("rule", conformance.RULES, ids=lambda rule: rule.__name__)
 @pytest.mark.parametrize("env_id", ["QuadrupedFlat", "Ant"])
 def test_follows_the_rules(env_id: str, rule: conformance.Rule) -> None:
-    rule(lambda num: envs.make(env_id, num, threads=1, randomise=ALL))
+    conformance.follow(rule, lambda num: envs.make(env_id, num, threads=1, randomise=ALL))
 
 
 @pytest.mark.usefixtures("stepper")

@@ -33,7 +33,7 @@ def zeros(env: MujocoEnv) -> torch.Tensor:
 @pytest.mark.parametrize("rule", conformance.RULES, ids=lambda rule: rule.__name__)
 @pytest.mark.parametrize("env_id", IDS)
 def test_follows_the_rules(env_id: str, rule: conformance.Rule) -> None:
-    rule(lambda num_envs: envs.make(env_id, num_envs, threads=1))
+    conformance.follow(rule, lambda num_envs: envs.make(env_id, num_envs, threads=1))
 
 
 @pytest.mark.parametrize(("env_id", "robot"), IDS.items())
