@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from robo_rlft.envs.base import BatchEnv
 
 _TASKS = {
+    "Go2Flat": "robo_rlft.envs.genesis.tasks.go2:FLAT",
+    "Go2Rough": "robo_rlft.envs.genesis.tasks.go2:ROUGH",
     "PandaReach": "robo_rlft.envs.genesis.tasks.panda:REACH",
     "PandaLift": "robo_rlft.envs.genesis.tasks.panda:LIFT",
 }

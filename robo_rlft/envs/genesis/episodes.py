@@ -74,6 +74,7 @@ class Episodes:
         self._broken = arrays.full((num,), 0)
         self._settings = [merged_params(task, {**params, **task.variants[name]}) for name in task.variants] or [params]
         self._previous: dict[str, Array] = {}
+        self._state: State | None = None
 
     def begin(self) -> None:
         """Start every episode and check the task's terms on it."""
@@ -96,7 +97,7 @@ class Episodes:
         xp, world = self.arrays.xp, self.world
         self._command(action, alive)
         self._previous = {name: self.arrays.copy(world.fields[name]) for name in self.task.previous}
-        broken = world.step()
+        broken, self._state = world.step(), None
         self.elapsed = self.elapsed + 1 if alive is None else xp.where(alive, self.elapsed + 1, self.elapsed)
         state = self.now()
         obs, reward = self.table.observe(state), self.table.reward(state, action)
@@ -134,17 +135,20 @@ class Episodes:
             if "." not in name:
                 self._variable(name, self.arrays.own(values))[at] = self.arrays.own(values)
         self.elapsed[at], self.success[at] = 0, False
+        self._state = None
         for name in self.task.previous:
             now = self.world.fields[name]
             self._previous.setdefault(name, self.arrays.copy(now))[at] = now[at]
         self._begin_figures(at)
 
     def now(self) -> State:
-        """The present state; after a step, with the fields before it."""
-        fields, previous = self.world.fields, self._previous
-        if self.task.derived is not None:
-            fields = {**fields, **self.task.derived(self.arrays.xp, fields, self.params)}
-        return State(fields, previous, self.variables)
+        """The present state, made once; after a step, with the fields before it."""
+        if self._state is None:
+            fields = self.world.fields
+            if self.task.derived is not None:
+                fields = {**fields, **self.task.derived(self.arrays.xp, fields, self.params)}
+            self._state = State(fields, self._previous, self.variables)
+        return self._state
 
     def save(self, ids: Ids) -> dict[str, np.ndarray]:
         """Full state of environments, one row each."""
@@ -175,6 +179,7 @@ class Episodes:
         self.elapsed[at], self.success[at] = own(rows["elapsed"]), own(rows["success"])
         self.variant[ids], self.next_variant[ids] = rows["variant"], rows["next_variant"]
         generators.unpack(rows["generator"], self.generators, ids)
+        self._state = None
 
     def _command(self, action: Array, alive: Array | None) -> None:
         xp = self.arrays.xp

@@ -57,7 +57,7 @@ class Pictures:
         if name not in self._cameras:
             raise ConfigError(unknown_name(f"camera of {self._task.id}", name, self._cameras))
         spots = [marker.at(arrays.xp, state, self._params) for marker in self._task.markers]
-        return np.stack([self._draw_one(self._cameras[name], int(i), state, spots, arrays) for i in ids])
+        return np.stack([self._draw_one(name, int(i), state, spots, arrays) for i in ids])
 
     def close(self) -> None:
         """Free the scene and its OpenGL context."""
@@ -72,10 +72,19 @@ class Pictures:
                 f"apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri ({error})"
             ) from error
 
-    def _draw_one(self, camera: Any, row: int, state: State, spots: list[Any], arrays: Arrays) -> np.ndarray:
-        for name, entity in self._entities.items():
-            entity.set_qpos(arrays.tensor(state.data[f"{name}.qpos"])[row])
+    def _draw_one(self, name: str, row: int, state: State, spots: list[Any], arrays: Arrays) -> np.ndarray:
+        camera = self._cameras[name]
+        for entity, drawn in self._entities.items():
+            drawn.set_qpos(arrays.tensor(state.data[f"{entity}.qpos"])[row])
         for marker, spot in zip(self._markers, spots, strict=True):
             marker.set_pos(arrays.tensor(spot)[row])
+        if self._task.follows:
+            self._follow(name, camera, arrays.host(state.data[f"{self._task.follows}.qpos"])[row, :3])
         self._scene.visualizer.update()
         return np.ascontiguousarray(camera.render(force_render=True)[0])
+
+    def _follow(self, name: str, camera: Any, place: np.ndarray) -> None:
+        """Keep a camera's view of the entity as it moves over the ground, at the height the ground has there."""
+        view = self._task.views[name]
+        shift = place - np.array([0.0, 0.0, view.at[2]])
+        camera.set_pose(pos=np.array(view.eye) + shift, lookat=np.array(view.at) + shift)

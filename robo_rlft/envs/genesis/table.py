@@ -77,7 +77,9 @@ class Table:
         try:
             found = tuple(fn(self._arrays.xp, *arguments).shape)
         except KeyError as error:
-            raise ConfigError(f"task {self._task.id}: {what} reads {error}, which is no field, variable or parameter")
+            raise ConfigError(
+                f"task {self._task.id}: {what} reads {error}, which is no field, variable or parameter"
+            ) from error
         if found != shape:
             raise ConfigError(
                 f"task {self._task.id}: {what} returned shape {found} for {shape[0]} environments, expected {shape} "

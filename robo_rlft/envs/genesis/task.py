@@ -39,7 +39,7 @@ DerivedFn = Callable[[Any, Mapping[str, Array], Params], Mapping[str, Array]]
 
 @dataclass(frozen=True)
 class View:
-    """A camera that stands still, looking from `eye` to `at` (m) with a vertical field of view in degrees."""
+    """A camera, looking from `eye` to `at` (m) with a vertical field of view in degrees."""
 
     eye: tuple[float, float, float]
     at: tuple[float, float, float]
@@ -61,8 +61,8 @@ class GenesisTask:
 
     `robot.qpos`, `robot.qvel`, `robot.torque` (applied by the controllers in the last physics step), `robot.target`
     (of the joints under position control, in the order of `targets`), `robot.pos`, `robot.quat` (of every link, world
-    axes, w first), `robot.com_vel`, `robot.com_ang` (of every link, as carried along at the point `robot.com`), and
-    `robot.contact` (the net contact force on every link, N).
+    axes, w first), `robot.com_vel`, `robot.com_ang` (of every link, as carried along at the point `robot.com`),
+    `robot.contact` (the net contact force on every link, N), and `robot.friction` (factor of every geom's friction).
 
     Attributes:
         id: the registered name without the family's.
@@ -84,6 +84,7 @@ class GenesisTask:
         action_low, action_high, action_names: bounds (one value or one per entry) and names of the action.
         params: defaults of the task's parameters.
         views: cameras by name, the first is the default.
+        follows: the entity that cameras move along with, or empty: they stand still.
         markers: balls that pictures show.
         options: further settings of Genesis' rigid solver.
     """
@@ -112,6 +113,7 @@ class GenesisTask:
     action_high: float | tuple[float, ...] = 1.0
     params: Params = field(default_factory=dict)
     views: Mapping[str, View] = field(default_factory=dict)
+    follows: str = ""
     markers: tuple[Marker, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 

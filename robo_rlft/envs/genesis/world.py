@@ -154,6 +154,7 @@ class World:
             "com_vel": (state.links.cd_vel, links),
             "com_ang": (state.links.cd_ang, links),
             "contact": (state.links.contact_force, links),
+            "friction": (state.geoms.friction_ratio, slice(entity.geom_start, entity.geom_end)),
         }
         return {
             f"{name}.{kind}": self._arrays.view(_live(source)[: self.num, part])

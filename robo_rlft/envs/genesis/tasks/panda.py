@@ -82,8 +82,8 @@ def cube_scene(gs: ModuleType, scene: Any, params: Params) -> Entities:
     """The arm and a cube on the floor."""
     box = gs.morphs.Box(size=(2 * CUBE_HALF,) * 3, pos=(0.5, 0.0, CUBE_HALF))
     stuff = gs.materials.Rigid(rho=CUBE_DENSITY, friction=params["friction"])
-    entities = arm_scene(gs, scene, params)
-    return {**entities, "cube": scene.add_entity(box, material=stuff, surface=gs.surfaces.Plastic(color=(0.9, 0.3, 0.2)))}
+    entities, red = arm_scene(gs, scene, params), gs.surfaces.Plastic(color=(0.9, 0.3, 0.2))
+    return {**entities, "cube": scene.add_entity(box, material=stuff, surface=red)}
 
 
 def tool(xp: Any, fields: Mapping[str, Array], params: Params) -> Mapping[str, Array]:
