@@ -10,6 +10,7 @@ from robo_rlft.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from robo_rlft.envs.base import BatchEnv
+    from robo_rlft.envs.randomise import RandomiseConfig
 
 _TASKS = {
     "Go2Flat": "robo_rlft.envs.genesis.tasks.go2:FLAT",
@@ -24,15 +25,15 @@ def tasks() -> Sequence[str]:
     return sorted(_TASKS)
 
 
-def make_env(task: str, num_envs: int = 1, **settings: Any) -> BatchEnv:
+def make_env(task: str, num_envs: int = 1, *, randomise: RandomiseConfig | None = None, **settings: Any) -> BatchEnv:
     """N environments of one task; see `GenesisEnv` for the settings.
 
     Raises:
-        ConfigError: there is no such task or parameter, or images are asked for.
+        ConfigError: there is no such task or parameter.
     """
     from robo_rlft.envs.genesis.engine import GenesisEnv
 
     if task not in _TASKS:
         raise ConfigError(unknown_name("task of Genesis", task, _TASKS))
     module, _, attribute = _TASKS[task].partition(":")
-    return GenesisEnv(getattr(importlib.import_module(module), attribute), num_envs, **settings)
+    return GenesisEnv(getattr(importlib.import_module(module), attribute), num_envs, randomise=randomise, **settings)

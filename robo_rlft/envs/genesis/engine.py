@@ -23,9 +23,11 @@ from robo_rlft.envs.genesis import runtime
 from robo_rlft.envs.genesis.arrays import Array, Arrays
 from robo_rlft.envs.genesis.episodes import Episodes, merged_params
 from robo_rlft.envs.genesis.pictures import Pictures
+from robo_rlft.envs.genesis.randomisation import supported
 from robo_rlft.envs.genesis.table import Groups, observation_specs
 from robo_rlft.envs.genesis.task import GenesisTask
 from robo_rlft.envs.mujoco import generators
+from robo_rlft.envs.randomise import RandomiseConfig, require_supported
 from robo_rlft.errors import ConfigError, SpecError
 from robo_rlft.spec import ArraySpec, RobotSpec
 
@@ -45,6 +47,7 @@ class GenesisEnv(BatchEnv):
         threads: of the physics on the CPU; 0 takes one.
         dtype: of physics, observations and rewards.
         max_episode_steps: control steps before truncation; None takes the task's.
+        randomise: how episodes differ from each other; None: not at all.
         torch_on_cpu: evaluate the terms with torch on the CPU too.
         params: the task's parameters by name, over its defaults.
 
@@ -65,6 +68,7 @@ class GenesisEnv(BatchEnv):
         threads: int = 0,
         dtype: torch.dtype = torch.float32,
         max_episode_steps: int | None = None,
+        randomise: RandomiseConfig | None = None,
         torch_on_cpu: bool = False,
         **params: Any,
     ) -> None:
@@ -74,10 +78,14 @@ class GenesisEnv(BatchEnv):
         self.num_envs, self.device, self.dtype = num_envs, torch.device(device), dtype
         self.has_success, self.metrics = task.success is not None, tuple(task.metrics)
         self.variants = tuple(task.variants) or ("",)
+        require_supported(randomise, supported(task), f"{FAMILY}:{task.id}")
         self._arrays = Arrays(self.device, dtype, torch_on_cpu)
         self._gs = runtime.start(runtime.settings_for(self.device, dtype, threads))
         limit = max_episode_steps or task.max_episode_steps
-        self._episodes = Episodes(self._gs, task, self.params, num_envs, self._arrays, seed=seed, max_steps=limit)
+        draws = randomise or RandomiseConfig()
+        self._episodes = Episodes(
+            self._gs, task, self.params, num_envs, self._arrays, seed=seed, max_steps=limit, randomise=draws
+        )
         self._episodes.begin()
         self._pictures: Pictures | None = None
         self.robot = self._describe(limit)

@@ -14,10 +14,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from robo_rlft.envs.genesis.arrays import Array, Arrays
+from robo_rlft.envs.genesis.randomisation import Randomisation
 from robo_rlft.envs.genesis.table import Groups, Table
 from robo_rlft.envs.genesis.task import GenesisTask, Params, State
 from robo_rlft.envs.genesis.world import Ids, World
 from robo_rlft.envs.mujoco import generators
+from robo_rlft.envs.randomise import PHYSICS, RandomiseConfig
 from robo_rlft.errors import ConfigError, SpecError, unknown_name
 
 
@@ -41,6 +43,7 @@ class Episodes:
         arrays: the library of all arrays.
         seed: environment i gets seed + i; None draws from the operating system.
         max_steps: control steps before truncation.
+        randomise: how episodes differ.
 
     Attributes:
         obs: the observation groups of the present states.
@@ -61,6 +64,7 @@ class Episodes:
         *,
         seed: int | None,
         max_steps: int,
+        randomise: RandomiseConfig,
     ) -> None:
         self.task, self.params, self.num, self.arrays, self.max_steps = task, params, num, arrays, max_steps
         self.world = World(gs, task, params, num, arrays)
@@ -73,6 +77,9 @@ class Episodes:
         self.figures: dict[str, Array] = {}
         self._broken = arrays.full((num,), 0)
         self._settings = [merged_params(task, {**params, **task.variants[name]}) for name in task.variants] or [params]
+        self._random: Randomisation | None = None
+        if any(name in PHYSICS for name in randomise.active):
+            self._random = Randomisation(self.world, task, randomise, arrays)
         self._previous: dict[str, Array] = {}
         self._state: State | None = None
 
@@ -80,7 +87,7 @@ class Episodes:
         """Start every episode and check the task's terms on it."""
         self.restart(np.arange(self.num))
         self.table.check(self.now(), self.arrays.full((self.num, len(self.task.action_names)), 0.0))
-        self.obs = self.table.observe(self.now())
+        self.obs = self._observe()
 
     @property
     def nan_resets(self) -> int:
@@ -95,12 +102,14 @@ class Episodes:
             alive: those that still play; None for all. The others hold their last targets, and their rows mean nothing.
         """
         xp, world = self.arrays.xp, self.world
+        if self._random is not None:
+            self._random.push(self.elapsed, alive)
         self._command(action, alive)
         self._previous = {name: self.arrays.copy(world.fields[name]) for name in self.task.previous}
         broken, self._state = world.step(), None
         self.elapsed = self.elapsed + 1 if alive is None else xp.where(alive, self.elapsed + 1, self.elapsed)
         state = self.now()
-        obs, reward = self.table.observe(state), self.table.reward(state, action)
+        obs, reward = self._observe(), self.table.reward(state, action)
         terminated = self.table.condition(self.task.terminated, state, self.num)
         truncated = self.elapsed >= self.max_steps
         bad = self._bad(obs, reward, broken)
@@ -120,13 +129,14 @@ class Episodes:
         ids = np.flatnonzero(ended)
         if len(ids):
             self.restart(ids)
-            fresh, mask = self.table.observe(self.now()), self.arrays.own(ended)[:, None]
+            fresh, mask = self._observe(), self.arrays.own(ended)[:, None]
             self.obs = {k: self.arrays.xp.where(mask, v, self.obs[k]) for k, v in fresh.items()}
         return self.obs
 
     def restart(self, ids: Ids) -> None:
         """Draw a start for each of `ids` from its own generator."""
         self.variant[ids] = self.next_variant[ids]
+        keys = generators.pack([self.generators[i] for i in ids])
         draws = [self.task.reset(self.generators[i], self._settings[self.variant[i]]) for i in ids]
         rows = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
         self.world.reset(ids, {name: values for name, values in rows.items() if "." in name})
@@ -135,6 +145,8 @@ class Episodes:
             if "." not in name:
                 self._variable(name, self.arrays.own(values))[at] = self.arrays.own(values)
         self.elapsed[at], self.success[at] = 0, False
+        if self._random is not None:
+            self._random.begin(keys, ids)
         self._state = None
         for name in self.task.previous:
             now = self.world.fields[name]
@@ -159,6 +171,7 @@ class Episodes:
         rows |= {f"figure/{name}": host(values[at]) for name, values in self.figures.items()}
         rows |= {f"obs/{name}": host(values[at]) for name, values in self.obs.items()}
         rows |= {"elapsed": host(self.elapsed[at]), "success": host(self.success[at])}
+        rows |= {} if self._random is None else self._random.save(ids)
         rows |= {"variant": self.variant[ids], "next_variant": self.next_variant[ids]}
         return rows | {"generator": generators.pack([self.generators[i] for i in ids])}
 
@@ -179,13 +192,22 @@ class Episodes:
         self.elapsed[at], self.success[at] = own(rows["elapsed"]), own(rows["success"])
         self.variant[ids], self.next_variant[ids] = rows["variant"], rows["next_variant"]
         generators.unpack(rows["generator"], self.generators, ids)
+        if self._random is not None:
+            self._random.load(rows, ids)
         self._state = None
+
+    def _observe(self) -> Groups:
+        """The present observations, as the sensors give them."""
+        obs = self.table.observe(self.now())
+        return obs if self._random is None else self._random.measure(obs, self.elapsed)
 
     def _command(self, action: Array, alive: Array | None) -> None:
         xp = self.arrays.xp
         for name, values in self.task.control(xp, self.now(), action, self.params).items():
             held = self.world.fields if "." in name else self.variables
             values = self.arrays.kept(values, held[name])
+            if "." in name and self._random is not None:
+                values = self._random.late(name, values, alive)
             if alive is not None:
                 values = xp.where(alive.reshape(-1, *[1] * (values.ndim - 1)), values, held[name])
             if "." in name:

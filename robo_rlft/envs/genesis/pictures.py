@@ -78,8 +78,8 @@ class Pictures:
             drawn.set_qpos(arrays.tensor(state.data[f"{entity}.qpos"])[row])
         for marker, spot in zip(self._markers, spots, strict=True):
             marker.set_pos(arrays.tensor(spot)[row])
-        if self._task.follows:
-            self._follow(name, camera, arrays.host(state.data[f"{self._task.follows}.qpos"])[row, :3])
+        if self._task.floats:
+            self._follow(name, camera, arrays.host(state.data[f"{self._task.floats}.qpos"])[row, :3])
         self._scene.visualizer.update()
         return np.ascontiguousarray(camera.render(force_render=True)[0])
 

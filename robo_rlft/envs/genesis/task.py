@@ -84,7 +84,7 @@ class GenesisTask:
         action_low, action_high, action_names: bounds (one value or one per entry) and names of the action.
         params: defaults of the task's parameters.
         views: cameras by name, the first is the default.
-        follows: the entity that cameras move along with, or empty: they stand still.
+        floats: the entity whose base floats, if there is one: pushes push it and cameras move along with it.
         markers: balls that pictures show.
         options: further settings of Genesis' rigid solver.
     """
@@ -113,7 +113,7 @@ class GenesisTask:
     action_high: float | tuple[float, ...] = 1.0
     params: Params = field(default_factory=dict)
     views: Mapping[str, View] = field(default_factory=dict)
-    follows: str = ""
+    floats: str = ""
     markers: tuple[Marker, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from robo_rlft.envs.genesis.arrays import Array, Arrays
@@ -66,12 +66,17 @@ class World:
         task.prepare(self.entities, params)
         self._solver = self.scene.rigid_solver
         self.fields: dict[str, Array] = {}
+        self._joints: dict[str, tuple[int, ...]] = {}
         for name, entity in self.entities.items():
             self.fields |= self._entity_fields(name, entity)
             if name in task.targets:
                 self.fields[f"{name}.target"] = self._targets(task, name, entity)
         self._errno = _live(self._solver._errno)
         self._rows = self._state_arrays()
+        self._bodies = {
+            name: tuple(link.idx for link in entity.links if not link.is_fixed)
+            for name, entity in self.entities.items()
+        }
         self._first = {name: rows[:1].clone() for name, rows in self._rows.items()}
 
     def step(self) -> Bool[Array, " env"]:
@@ -89,7 +94,7 @@ class World:
             ids: environments.
             values: `<entity>.qpos`, `<entity>.qvel` and `<entity>.target`; what is left out is as the scene began.
         """
-        at = torch.from_numpy(ids).to(self._errno.device)
+        at = self._at(ids)
         for name, rows in self._rows.items():
             rows[at] = self._first[name]
         self.place(at, values)
@@ -101,15 +106,55 @@ class World:
         """Move the entities of environments to `<entity>.qpos` with `<entity>.qvel`, and all that follows from them."""
         for name, entity in self.entities.items():
             rows = [values.get(f"{name}.{kind}") for kind in ("qpos", "qvel")]
-            poses, rates = (None if r is None else torch.from_numpy(r).to(at.device, self._arrays.dtype) for r in rows)
+            poses, rates = (None if r is None else self._own(r) for r in rows)
             if poses is not None:
                 entity.set_qpos(poses, envs_idx=at, zero_velocity=rates is None, skip_forward=rates is not None)
             if rates is not None:
                 entity.set_dofs_velocity(rates, envs_idx=at)
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the fields that are written."""
+        return tuple(name for name in self.fields if name.endswith(".target"))
+
+    @property
+    def num_bodies(self) -> int:
+        """Links that move."""
+        return sum(len(links) for links in self._bodies.values())
+
+    @property
+    def num_joints(self) -> int:
+        """Joints under position control."""
+        return sum(len(dofs) for dofs in self._joints.values())
+
+    def scale_masses(self, factors: Float[np.ndarray, "row body"], ids: Ids) -> None:
+        """Give every link that moves a multiple of the mass and inertia that it has."""
+        at, links = self._at(ids), [link for group in self._bodies.values() for link in group]
+        masses = self._solver.get_links_mass(links, at) * self._own(factors)
+        self._solver.set_links_mass(masses, links, at, scale_inertia=True)
+
+    def scale_friction(self, factors: Float[np.ndarray, " row"], ids: Ids) -> None:
+        """Give all geoms a multiple of their friction."""
+        ratios = self._own(factors)[:, None].expand(-1, self._solver.n_geoms)
+        self._solver.set_geoms_friction_ratio(ratios.contiguous(), None, self._at(ids))
+
+    def scale_gains(self, factors: Float[np.ndarray, "row joint"], ids: Ids) -> None:
+        """Give every joint under position control a multiple of its stiffness and damping."""
+        at, dofs = self._at(ids), [dof for group in self._joints.values() for dof in group]
+        scale = self._own(factors)
+        stiffness, damping = (get(dofs, at) for get in (self._solver.get_dofs_kp, self._solver.get_dofs_kv))
+        self._solver.set_dofs_kp(stiffness * scale, dofs, at)
+        self._solver.set_dofs_kv(damping * scale, dofs, at)
+
+    def push(self, name: str, kick: Float[np.ndarray, "row 2"], ids: Ids) -> None:
+        """Change the horizontal velocity of an entity's floating base, m/s."""
+        at, entity = self._at(ids), self.entities[name]
+        now = entity.get_dofs_velocity([0, 1], at)
+        entity.set_dofs_velocity(now + self._own(kick), [0, 1], at)
+
     def save(self, ids: Ids) -> UInt8[np.ndarray, "row byte"]:
         """The full physics of environments: configuration, velocities, commands, parameters and warm starts."""
-        at = torch.from_numpy(ids).to(self._errno.device)
+        at = self._at(ids)
         rows = [values[at].reshape(len(ids), -1).view(torch.uint8) for values in self._rows.values()]
         return torch.cat(rows, 1).cpu().numpy()
 
@@ -125,9 +170,8 @@ class World:
                 f"the saved physics has shape {saved.shape} where this scene needs {(len(ids), width)}: "
                 "save it from the same task with the same version of Genesis"
             )
-        device, start = self._errno.device, 0
-        at = torch.from_numpy(ids).to(device)
-        data = torch.from_numpy(np.ascontiguousarray(saved)).to(device)
+        at, start = self._at(ids), 0
+        data = torch.from_numpy(np.ascontiguousarray(saved)).to(at.device)
         for values in self._rows.values():
             size = values[0].numel() * values.element_size()
             part = data[:, start : start + size].clone().view(values.dtype)
@@ -139,6 +183,12 @@ class World:
         """Free the scene."""
         self.fields, self._rows, self._first = {}, {}, {}
         self.scene.destroy()
+
+    def _at(self, ids: Ids) -> Tensor:
+        return torch.from_numpy(ids).to(self._errno.device)
+
+    def _own(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self._errno.device, self._arrays.dtype)
 
     def _entity_fields(self, name: str, entity: Any) -> dict[str, Array]:
         solver, dofs = self._solver, slice(entity.dof_start, entity.dof_end)
@@ -166,6 +216,7 @@ class World:
         dofs = [dof for joint in task.targets[name] for dof in entity.get_joint(joint).dofs_idx]
         if dofs != list(range(dofs[0], dofs[0] + len(dofs))):
             raise ConfigError(f"{task.id}: the joints {task.targets[name]} are not in the order that Genesis has them")
+        self._joints[name] = tuple(dofs)
         part = slice(dofs[0], dofs[-1] + 1)
         here = entity.get_dofs_position()[:, dofs[0] - entity.dof_start : dofs[-1] + 1 - entity.dof_start]
         entity.control_dofs_position(here, [dof - entity.dof_start for dof in dofs])

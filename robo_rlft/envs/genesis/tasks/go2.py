@@ -191,7 +191,7 @@ def _task(
         previous=("robot.qvel",),
         params=params,
         views={"track": Camera((1.6, -1.6, 1.0), (0.0, 0.0, 0.25)), "side": Camera((0.0, -2.2, 0.6), (0.0, 0.0, 0.25))},
-        follows="robot",
+        floats="robot",
         **more,
     )
 
