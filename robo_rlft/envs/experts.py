@@ -64,4 +64,10 @@ class SimulatorExpert:
 
 
 _ARM = "robo_rlft.envs.mujoco.tasks.arm.experts:make_expert"
-_MAKERS = {"ArmPegInsert": _ARM, "ArmPickPlace": _ARM}
+_PANDA = "robo_rlft.envs.genesis.experts:make_expert"
+_MAKERS = {
+    "ArmPegInsert": _ARM,
+    "ArmPickPlace": _ARM,
+    "genesis:PandaLift": _PANDA,
+    "genesis:PandaReach": _PANDA,
+}
