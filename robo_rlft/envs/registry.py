@@ -163,7 +163,7 @@ def make(
             not have.
         MissingExtraError: the environment's extra is not installed.
     """
-    entry = _entry(env_id)
+    entry = find(env_id)
     if not entry.installed:
         raise MissingExtraError(entry.package, entry.extra, f"environment {env_id}")
     found = entry.load()
@@ -209,7 +209,12 @@ def _make_mujoco(entry: Entry, found: Any, num_envs: int, **kwargs: Any) -> Batc
     return MujocoEnv(found, num_envs, **kwargs)
 
 
-def _entry(env_id: str) -> Entry:
+def find(env_id: str) -> Entry:
+    """What is known of one environment.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
     name, colon, task = env_id.partition(":")
     if colon:
         return _task_of(name, task)
@@ -279,3 +284,22 @@ _LEGGED = f"{_TASKS}.legged"
 register("QuadrupedFlat", f"{_LEGGED}.quadruped:FLAT", "15 kg quadruped follows velocity commands on a plane")
 register("QuadrupedRough", f"{_LEGGED}.quadruped:ROUGH", "15 kg quadruped follows velocity commands on rough ground")
 register("HumanoidWalk", f"{_LEGGED}.humanoid:WALK", "33 kg humanoid follows velocity commands on a plane")
+register_family(
+    "maniskill",
+    "robo_rlft.envs.maniskill",
+    "ManiSkill 3: manipulation and control with PhysX, on CPU or GPU",
+    example="PickCube-v1",
+    extra="maniskill",
+    package="mani_skill",
+)
+register_family(
+    "metadrive",
+    "robo_rlft.envs.metadrive",
+    "driving in generated or recorded traffic (MetaDrive)",
+    "Procedural",
+    extra="metadrive",
+    package="metadrive",
+)
+register_family(
+    "mjx", "robo_rlft.envs.mjx.family", "any of the MuJoCo tasks above on a GPU, by JAX", "Hopper", "mjx", "jax"
+)

@@ -15,7 +15,7 @@ from robo_rlft.data.layout import HEADER_FILE
 from robo_rlft.envs.base import BatchEnv, ChunkResult, Obs
 from robo_rlft.errors import ConfigError
 from robo_rlft.training.config import Config
-from robo_rlft.training.evaluate import percent
+from robo_rlft.training.evaluate import choose_variants, percent
 from robo_rlft.training.paths import data_path
 from robo_rlft.training.progress import Progress, console
 from robo_rlft.training.setup import make_env, prepare
@@ -110,6 +110,7 @@ def _record(config: Config, env: BatchEnv, source: Source, writer: DatasetWriter
     limit = settings.max_attempts or 20 * settings.episodes
     recorder = _Recorder(env, seeds)
     tally = _Tally()
+    choose_variants(env)
     obs, _ = env.reset(seed=seeds)
     source.start(obs, seeds)
     recorder.start(obs)
@@ -123,6 +124,7 @@ def _record(config: Config, env: BatchEnv, source: Source, writer: DatasetWriter
                     writer.append(episode)
                     kept += 1
             source.push(result)
+            choose_variants(env, len(tally.returns))
             progress.update(kept, tally.shown(env.has_success))
             if len(tally.returns) >= limit and kept < settings.episodes:
                 raise ConfigError(
@@ -144,8 +146,10 @@ class _Recorder:
         self.seeds: list[int | None] = list(seeds)
         self.rows: list[list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]] = [[] for _ in range(env.num_envs)]
         self.first: list[dict[str, np.ndarray]] = []
+        self.words: list[str] = []
 
     def start(self, obs: Obs) -> None:
+        self.words = self.env.instructions
         self.first = [{k: v[i].cpu().numpy().copy() for k, v in obs.items()} for i in range(self.env.num_envs)]
 
     def push(self, action: Tensor, result: ChunkResult) -> list[Episode]:
@@ -158,6 +162,7 @@ class _Recorder:
             self.rows[i].append((seen, acts[i, :length].copy(), rewards[i, :length].copy()))
             if bool(result.done[i]):
                 finished.append(self._cut(i, result))
+        self.words = self.env.instructions
         return finished
 
     def _cut(self, i: int, result: ChunkResult) -> Episode:
@@ -171,6 +176,7 @@ class _Recorder:
             terminated=bool(result.terminated[i]),
             truncated=bool(result.truncated[i]),
             success=bool(result.success[i]),
+            task=self.words[i],
             seed=seed,
         )
 

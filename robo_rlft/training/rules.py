@@ -48,6 +48,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """Settings that name one of a few things."""
 CHOICES |= {
+    "curriculum.name": ("none", "bandit", "initial_states", "both"),
+    "curriculum.score": ("auto", "success", "return"),
+}
+CHOICES |= {
     "residual.network.name": ("mlp",),
     "residual.chain.name": ("gaussian",),
     "residual.chain.precision": PRECISIONS,
@@ -198,6 +202,12 @@ RANGES: dict[str, Interval] = {
     "run.wall_seconds": AT_LEAST_ZERO,
 }
 """Bounds of numbers; for a list, of each of its entries."""
+RANGES |= {
+    "curriculum.alpha": Interval(0, 1, open_low=True),
+    "curriculum.temperature": POSITIVE,
+    "curriculum.replay": FRACTION,
+    "curriculum.states": AT_LEAST_ONE,
+}
 RANGES |= {
     key.replace("policy", "residual", 1): interval
     for key, interval in RANGES.items()

@@ -235,13 +235,10 @@ class Simulation:
             return self.field(name)
         if name not in MODEL_FIELDS:
             raise ConfigError(unknown_name("MuJoCo field", name, DATA_FIELDS | MODEL_FIELDS))
-        # MuJoCo 3.17 has it, under a name of its own.
-        expanded = getattr(self.batch, "expanded", None) or self.batch._expanded_values
-        values = expanded(name)
-        if values is None:
-            shared = np.asarray(getattr(self.model, name))
-            return np.broadcast_to(shared, (self.num, *shared.shape))
-        return values
+        if self.randomised:  # perhaps this one, or one it is derived from
+            return self.batch.expand(name)
+        shared = np.asarray(getattr(self.model, name))
+        return np.broadcast_to(shared, (self.num, *shared.shape))
 
     def _make_stepper(self) -> NativeStepper | PostConstraintStepper | None:
         """What steps instead of the batch, None for nothing."""
