@@ -298,6 +298,14 @@ register("ArmPickPlace", f"{_TASKS}.arm.pick_place:TASK", "7-joint arm carries a
 register(
     "ArmPegInsert", f"{_TASKS}.arm.peg_insert:TASK", "7-joint arm inserts a peg with 1 mm clearance, sparse reward"
 )
+register_family(
+    "genesis",
+    "robo_rlft.envs.genesis",
+    "Genesis: Unitree Go2 and Franka Panda, many at a time on the CPU or a GPU",
+    "PandaLift",
+    extra="genesis",
+    package="genesis",
+)
 _LEGGED = f"{_TASKS}.legged"
 register("QuadrupedFlat", f"{_LEGGED}.quadruped:FLAT", "15 kg quadruped follows velocity commands on a plane")
 register("QuadrupedRough", f"{_LEGGED}.quadruped:ROUGH", "15 kg quadruped follows velocity commands on rough ground")

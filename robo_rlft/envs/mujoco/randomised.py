@@ -82,7 +82,7 @@ class Randomised:
         self._under_way = np.zeros((num, self._longest, simulation.model.nu))
         self._between = max(round(config.push_interval_s / period_s), 1)
         self._first = np.zeros(num, np.int64)
-        self._std = {group: std for group, std in _deviations(observations, config).items() if std.any()}
+        self._std = {group: std for group, std in deviations(observations, config).items() if std.any()}
 
     @property
     def pushes(self) -> bool:
@@ -196,7 +196,7 @@ class Randomised:
         return fields
 
 
-def _deviations(observations: Sequence[Observation], config: RandomiseConfig) -> dict[str, Float[np.ndarray, " entry"]]:
+def deviations(observations: Sequence[Observation], config: RandomiseConfig) -> dict[str, Float[np.ndarray, " entry"]]:
     """Standard deviation of the noise on every entry of every group."""
     deviations: dict[str, list[float]] = {}
     for term in observations:
