@@ -26,7 +26,7 @@ from robo_rlft.errors import SpecError
 
 N, STEPS = 5, 12
 EXACT = 1e-7
-"""In float64 both engines do the same sums in another order, and both solvers of contacts stop at a tolerance of 1e-8."""
+"""In float64 both engines sum in another order, and both solvers of contacts stop at a tolerance of 1e-8."""
 
 
 def on_jax(task: MujocoTask = CART_TASK, num: int = N, **kwargs: Any) -> MjxEnv:
