@@ -15,7 +15,7 @@ from robo_rlft.data.layout import HEADER_FILE
 from robo_rlft.envs.base import BatchEnv, ChunkResult, Obs
 from robo_rlft.errors import ConfigError
 from robo_rlft.training.config import Config
-from robo_rlft.training.evaluate import percent
+from robo_rlft.training.evaluate import choose_variants, percent
 from robo_rlft.training.paths import data_path
 from robo_rlft.training.plans import PlanSource
 from robo_rlft.training.progress import Progress, console
@@ -114,6 +114,7 @@ def _record(config: Config, env: BatchEnv, source: Source, writer: DatasetWriter
     limit = settings.max_attempts or 20 * settings.episodes
     recorder = _Recorder(env, seeds)
     tally = _Tally()
+    choose_variants(env)
     obs, _ = env.reset(seed=seeds)
     source.start(obs, seeds)
     recorder.start(obs)
@@ -127,6 +128,7 @@ def _record(config: Config, env: BatchEnv, source: Source, writer: DatasetWriter
                     writer.append(episode)
                     kept += 1
             source.push(result)
+            choose_variants(env, len(tally.returns))
             progress.update(kept, tally.shown(env.has_success))
             if len(tally.returns) >= limit and kept < settings.episodes:
                 raise ConfigError(

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robo_rlft.envs.images import ImagesConfig
-from robo_rlft.learning.config import BCConfig, ChunkCriticConfig, PPOConfig
+from robo_rlft.envs.randomise import RandomiseConfig
+from robo_rlft.learning.config import BCConfig, ChunkCriticConfig, CurriculumConfig, PPOConfig
 from robo_rlft.policies.config import ChainConfig, NetworkConfig, PolicyConfig
 
 
@@ -26,6 +27,7 @@ class EnvConfig:
     threads: int = 0
     params: dict[str, Any] = field(default_factory=dict)
     images: ImagesConfig = field(default_factory=ImagesConfig)
+    randomise: RandomiseConfig = field(default_factory=RandomiseConfig)
 
 
 @dataclass
@@ -217,6 +219,7 @@ class Config:
     bc: BCConfig = field(default_factory=BCConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     critic: ChunkCriticConfig = field(default_factory=ChunkCriticConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     run: RunConfig = field(default_factory=RunConfig)
