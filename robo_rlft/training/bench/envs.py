@@ -7,6 +7,7 @@ in each round, and each keeps its best round: what else runs on the machine slow
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,11 @@ LOCOMOTION = ("Hopper", "Walker2d", "HalfCheetah", "Ant", "Humanoid")
 CHUNK = 8
 """Control steps per call in the chunk cases."""
 ROUNDS = 5
+_SIMULATORS = {
+    "genesis": "robo_rlft.training.bench.genesis_peer",
+    "maniskill": "robo_rlft.training.bench.maniskill_peer",
+}
+"""Those with a bench of their own, beside the way their own documentation makes batches."""
 _RECORDING_BYTES = 200_000_000
 _WARM_UP = 10
 
@@ -101,18 +107,12 @@ def run(
     rows: list[BenchRow] = []
     for env_id in envs:
         for n in num_envs:
-            if env_id.startswith("genesis:"):
-                rows += _measure_genesis(env_id, n, seconds, asked)
+            if (simulator := env_id.partition(":")[0]) in _SIMULATORS:
+                rows += importlib.import_module(_SIMULATORS[simulator]).measure(env_id, n, seconds, asked)
             else:
                 rows += _measure(env_id, n, seconds, threads, with_peers and env_id in LOCOMOTION)
     print_table(rows, f"environment steps per second, {threads} threads")
     return write_json(rows, json_path) if json_path else [vars(row) for row in rows]
-
-
-def _measure_genesis(env_id: str, num: int, seconds: float, threads: int) -> list[BenchRow]:
-    from robo_rlft.training.bench import genesis_peer
-
-    return genesis_peer.measure(env_id, num, seconds, threads)
 
 
 def _measure(env_id: str, num: int, seconds: float, threads: int, with_peers: bool) -> list[BenchRow]:
