@@ -157,14 +157,25 @@ def _narrowed_images(arguments: Arguments, config: Config) -> dict[str, Any]:
 
 
 def _doctor(arguments: Arguments) -> int:
-    """`data=PATH` names a data set as it stands, so that no path needs quotes of Hydra's."""
-    paths = [word.removeprefix("data=") for word in arguments.overrides if word.startswith("data=")]
-    others = tuple(word for word in arguments.overrides if not word.startswith("data="))
-    if (config := _config(replace(arguments, overrides=others))) is None:
+    """`data=PATH` and `env=ID` are taken as they stand, so that neither needs quotes of Hydra's."""
+    found = {"data": "", "env": ""}
+    others: list[str] = []
+    for word in arguments.overrides:
+        key, _, value = word.partition("=")
+        if key in found:
+            found[key] = value
+        else:
+            others.append(word)
+    if (config := _config(replace(arguments, overrides=tuple(others)))) is None:
         return 0
+    config.data.path = found["data"] or config.data.path
+    config.env.id = found["env"] or config.env.id
+    if found["env"] or any(word.startswith("env.id=") for word in others):
+        from robo_rlft.training.doctor_env import doctor_env
+
+        return 1 if doctor_env(config) else 0
     from robo_rlft.training.doctor import doctor
 
-    config.data.path = paths[-1] if paths else config.data.path
     return 1 if doctor(config) else 0
 
 
@@ -322,12 +333,14 @@ _TABLE = (
     ),
     Verb(
         "doctor",
-        "check this machine or a data set, and say what to do",
+        "check this machine, a data set or an environment, and say what to do",
         "Checks Python, torch, threads, GPU, OpenGL, Vulkan, packages and disk; with data=PATH every episode of a data "
-        "set instead. The exit status is 1 when something must be put right.",
+        "set instead; with env=ID every rule that an environment must follow, your own included. The exit status is 1 "
+        "when something must be put right.",
         (
             ("robo-rlft doctor", "the machine"),
             ("robo-rlft doctor data=my_demos.zarr", "a data set: damage, NaN, wrong shapes"),
+            ("robo-rlft doctor env=Hopper", "an environment: seeds, chunks, resets, states, closing"),
         ),
         _doctor,
     ),
@@ -337,15 +350,16 @@ _TABLE = (
         "One line each, and whether the extra it needs is installed.",
         (
             ("robo-rlft list", "everything but the settings"),
-            ("robo-rlft list recipes", "one part: environments, policies, methods, recipes, extras or settings"),
+            ("robo-rlft list envs", "environments, simulators, and what each can do"),
+            ("robo-rlft list maniskill", "the tasks of one simulator"),
+            ("robo-rlft list recipes", "one part: envs, policies, methods, recipes, extras or settings"),
         ),
         _list,
         positionals=(
             Positional(
                 "PART",
-                "environments, policies, methods, recipes, extras or settings",
+                "envs, policies, methods, recipes, extras, settings or a simulator's name",
                 required=False,
-                choices=("environments", "policies", "methods", "recipes", "extras", "settings"),
             ),
         ),
     ),

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs
-    from robo_rlft.envs.registry import entries, make, register
+    from robo_rlft.envs.registry import Family, entries, families, find, make, register
 
-__all__ = ["BatchEnv", "ChunkResult", "EnvState", "Obs", "entries", "make", "register"]
+__all__ = ["BatchEnv", "ChunkResult", "EnvState", "Family", "Obs", "entries", "families", "find", "make", "register"]
 
-_REGISTRY = ("entries", "make", "register")
+_REGISTRY = ("Family", "entries", "families", "find", "make", "register")
 
 
 def __getattr__(name: str) -> Any:

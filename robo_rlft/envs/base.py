@@ -118,6 +118,11 @@ class BatchEnv(gymnasium.vector.VectorEnv, ABC):
         """Put environments into saved states; returns the observation of ALL environments, [N, ...]."""
         raise TypeError(f"{type(self).__name__} declares fidelity '{self.fidelity}': it cannot restore a state")
 
+    @property
+    def fork_fidelity(self) -> Fidelity:
+        """How well `fork` gives equal futures: as well as states come back, or better where processes are forked."""
+        return self.fidelity
+
     def fork(self, row: int, ids: Sequence[int]) -> Obs:
         """Put environments `ids` into the present state of environment `row`; returns the observation of all."""
         state = self.get_state([row])

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from jaxtyping import Float
 from torch import Tensor
 
 from robo_rlft.envs.base import BatchEnv, Obs
-from robo_rlft.envs.pool.env import PoolEnv
 from robo_rlft.errors import ConfigError
 
 
@@ -37,9 +36,9 @@ def make(env: BatchEnv, seed: int = 0) -> Expert:
     Raises:
         ConfigError: the environment has none.
     """
-    name = env.robot.env_id
-    if isinstance(env, PoolEnv) and env.has_expert:
-        return SimulatorExpert(env)
+    name = env.robot.env_id.removeprefix("mjx:")  # the same task on another engine
+    if getattr(env, "has_expert", False):
+        return SimulatorExpert(cast("HasExpert", env))
     if name not in _MAKERS:
         raise ConfigError(
             f"environment {name} has no scripted expert: those with one are {', '.join(sorted(_MAKERS))}; "
@@ -49,10 +48,20 @@ def make(env: BatchEnv, seed: int = 0) -> Expert:
     return getattr(importlib.import_module(module), attribute)(name, env, seed)
 
 
+class HasExpert(Protocol):
+    """A `BatchEnv` whose simulator has an expert."""
+
+    has_expert: bool
+
+    def expert_actions(self) -> Float[Tensor, "env action"]:
+        """What it would do now."""
+        ...
+
+
 class SimulatorExpert:
     """The expert inside a simulator's own process, which sees what the policy does not."""
 
-    def __init__(self, env: PoolEnv) -> None:
+    def __init__(self, env: HasExpert) -> None:
         self.env = env
 
     def reset(self, ids: Sequence[int] | None = None) -> None:
@@ -65,3 +74,5 @@ class SimulatorExpert:
 
 _ARM = "robo_rlft.envs.mujoco.tasks.arm.experts:make_expert"
 _MAKERS = {"ArmPegInsert": _ARM, "ArmPickPlace": _ARM}
+_MAKERS["maniskill:PickCube-v1"] = "robo_rlft.envs.maniskill.expert:make_expert"
+_MAKERS |= dict.fromkeys(("genesis:PandaLift", "genesis:PandaReach"), "robo_rlft.envs.genesis.experts:make_expert")

@@ -6,8 +6,9 @@ A project adds its own by an entry point of the group `robo_rlft.envs`, or by `r
     MyTask = "my_project.my_task:TASK"
 
 The value is a `MujocoTask`, or a callable `(num_envs, *, seed, device, threads, dtype, **params) -> BatchEnv`; one that
-also takes `images` gives image observations. A simulator with tasks of its own is a `Family`: its environments are
-called `family:task`, as in `maniskill:PickCube-v1`.
+also takes `images` gives image observations, and one that takes `randomise` varies its episodes, after it has called
+`randomise.require_supported`. A simulator with tasks of its own is a `Family`: its environments are called
+`family:task`, as in `maniskill:PickCube-v1`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +27,8 @@ import torch
 
 from robo_rlft.envs.base import BatchEnv
 from robo_rlft.envs.images import ImagesConfig
-from robo_rlft.errors import ConfigError, MissingExtraError, unknown_name
+from robo_rlft.envs.randomise import RandomiseConfig, require_supported
+from robo_rlft.errors import ConfigError, MissingExtraError, UserError, unknown_name
 
 ENTRY_POINT_GROUP = "robo_rlft.envs"
 
@@ -40,6 +43,7 @@ class Entry:
         extra: the optional dependency group it needs, or empty.
         package: the module whose presence shows that the extra is installed, or empty.
         load: imports and returns the task, or the callable that makes the environment.
+        too_new: first Python that the extra has no release for, or empty.
     """
 
     id: str
@@ -47,6 +51,7 @@ class Entry:
     load: Callable[[], Any]
     extra: str = ""
     package: str = ""
+    too_new: tuple[int, ...] = ()
 
     @property
     def installed(self) -> bool:
@@ -66,6 +71,7 @@ class Family:
         example: one task that runs as installed.
         extra: the optional dependency group it needs, or empty.
         package: the module whose presence shows that the extra is installed, or empty.
+        too_new: first Python that the extra has no release for, or empty.
     """
 
     name: str
@@ -75,6 +81,7 @@ class Family:
     example: str
     extra: str = ""
     package: str = ""
+    too_new: tuple[int, ...] = ()
 
     @property
     def installed(self) -> bool:
@@ -98,7 +105,15 @@ def register(
     _ENTRIES[env_id] = Entry(env_id, description, load, extra, package)
 
 
-def register_family(name: str, module: str, description: str, example: str, extra: str = "", package: str = "") -> None:
+def register_family(
+    name: str,
+    module: str,
+    description: str,
+    example: str,
+    extra: str = "",
+    package: str = "",
+    too_new: tuple[int, ...] = (),
+) -> None:
     """Add a simulator whose module has `make_env(task, num_envs, ...)` and `tasks()`.
 
     Args:
@@ -108,12 +123,14 @@ def register_family(name: str, module: str, description: str, example: str, extr
         example: one task that runs as installed.
         extra: optional dependency group, if it needs one.
         package: module that the extra installs.
+        too_new: first Python that the extra has no release for.
     """
 
     def tasks() -> Sequence[str]:
         return _importer(f"{module}:tasks")()()
 
-    _FAMILIES[name] = Family(name, description, _importer(f"{module}:make_env"), tasks, example, extra, package)
+    load = _importer(f"{module}:make_env")
+    _FAMILIES[name] = Family(name, description, load, tasks, example, extra, package, too_new)
 
 
 def families() -> list[Family]:
@@ -135,6 +152,7 @@ def make(
     threads: int = 0,
     dtype: torch.dtype = torch.float32,
     images: ImagesConfig | None = None,
+    randomise: RandomiseConfig | None = None,
     **params: Any,
 ) -> BatchEnv:
     """N copies of one environment.
@@ -152,24 +170,37 @@ def make(
         threads: of the simulation; 0 takes all CPUs.
         dtype: of observations and rewards.
         images: cameras to observe through; None gives no images.
+        randomise: how episodes differ from each other; None: not at all.
         params: the task's parameters by name.
 
     Raises:
-        ConfigError: unknown environment, parameter or camera, or images of an environment that gives none.
+        ConfigError: unknown environment, parameter or camera, or images or randomisation that the environment does
+            not have.
         MissingExtraError: the environment's extra is not installed.
     """
-    entry = _entry(env_id)
+    entry = find(env_id)
     if not entry.installed:
-        raise MissingExtraError(entry.package, entry.extra, f"environment {env_id}")
+        raise _missing(entry)
     found = entry.load()
     settings = {"seed": seed, "device": device, "threads": threads, "dtype": dtype}
     if callable(found):
-        return _make_other(entry, found, num_envs, images, **settings, **params)
-    return _make_mujoco(entry, found, num_envs, **settings, images=images, **params)
+        return _make_other(entry, found, num_envs, images, randomise, **settings, **params)
+    return _make_mujoco(entry, found, num_envs, **settings, images=images, randomise=randomise, **params)
 
 
-def _make_other(entry: Entry, maker: Any, num_envs: int, images: ImagesConfig | None, **kwargs: Any) -> BatchEnv:
+def _make_other(
+    entry: Entry,
+    maker: Any,
+    num_envs: int,
+    images: ImagesConfig | None,
+    randomise: RandomiseConfig | None,
+    **kwargs: Any,
+) -> BatchEnv:
     accepts = inspect.signature(maker).parameters
+    if "randomise" in accepts:
+        kwargs["randomise"] = randomise
+    else:
+        require_supported(randomise, (), entry.id)
     if images is not None and images.cameras:
         if "images" not in accepts:
             raise ConfigError(f"environment {entry.id} gives no images: leave env.images.cameras empty")
@@ -193,7 +224,12 @@ def _make_mujoco(entry: Entry, found: Any, num_envs: int, **kwargs: Any) -> Batc
     return MujocoEnv(found, num_envs, **kwargs)
 
 
-def _entry(env_id: str) -> Entry:
+def find(env_id: str) -> Entry:
+    """What is known of one environment.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
     name, colon, task = env_id.partition(":")
     if colon:
         return _task_of(name, task)
@@ -212,7 +248,18 @@ def _task_of(name: str, task: str) -> Entry:
             f"'{name}:' names no task: for example {name}:{family.example}; robo-rlft list {name} has all"
         )
     load = partial(_bound, family, task)
-    return Entry(f"{name}:{task}", family.description, load, family.extra, family.package)
+    return Entry(f"{name}:{task}", family.description, load, family.extra, family.package, family.too_new)
+
+
+def _missing(entry: Entry) -> UserError:
+    if entry.too_new and sys.version_info >= entry.too_new:
+        newest = f"{entry.too_new[0]}.{entry.too_new[1] - 1}"
+        return ConfigError(
+            f"environment {entry.id} needs '{entry.package}', which has no release for Python "
+            f"{sys.version_info.major}.{sys.version_info.minor}: use Python {newest} and pip install "
+            f"'robo-rlft[{entry.extra}]'"
+        )
+    return MissingExtraError(entry.package, entry.extra, f"environment {entry.id}")
 
 
 def _bound(family: Family, task: str) -> Callable[..., BatchEnv]:
@@ -238,7 +285,7 @@ def _importer(target: str) -> Callable[[], Any]:
     return lambda: getattr(importlib.import_module(module), attribute)
 
 
-_COMMON = ("seed", "device", "threads", "dtype", "images")
+_COMMON = ("seed", "device", "threads", "dtype", "images", "randomise")
 _ENTRIES: dict[str, Entry] = {}
 _FAMILIES: dict[str, Family] = {}
 _TASKS = "robo_rlft.envs.mujoco.tasks"
@@ -250,6 +297,38 @@ register("Humanoid", f"{_TASKS}.humanoid:TASK", "humanoid walks forward (Gymnasi
 register("ArmPickPlace", f"{_TASKS}.arm.pick_place:TASK", "7-joint arm carries a cube to a target, sparse reward")
 register(
     "ArmPegInsert", f"{_TASKS}.arm.peg_insert:TASK", "7-joint arm inserts a peg with 1 mm clearance, sparse reward"
+)
+register_family(
+    "genesis",
+    "robo_rlft.envs.genesis",
+    "Genesis: Unitree Go2 and Franka Panda, many at a time on the CPU or a GPU",
+    "PandaLift",
+    extra="genesis",
+    package="genesis",
+)
+_LEGGED = f"{_TASKS}.legged"
+register("QuadrupedFlat", f"{_LEGGED}.quadruped:FLAT", "15 kg quadruped follows velocity commands on a plane")
+register("QuadrupedRough", f"{_LEGGED}.quadruped:ROUGH", "15 kg quadruped follows velocity commands on rough ground")
+register("HumanoidWalk", f"{_LEGGED}.humanoid:WALK", "33 kg humanoid follows velocity commands on a plane")
+register_family(
+    "maniskill",
+    "robo_rlft.envs.maniskill",
+    "ManiSkill 3: manipulation and control with PhysX, on CPU or GPU",
+    example="PickCube-v1",
+    extra="maniskill",
+    package="mani_skill",
+)
+register_family(
+    "metadrive",
+    "robo_rlft.envs.metadrive",
+    "driving in generated or recorded traffic (MetaDrive)",
+    "Procedural",
+    extra="metadrive",
+    package="metadrive",
+    too_new=(3, 12),
+)
+register_family(
+    "mjx", "robo_rlft.envs.mjx.family", "any of the MuJoCo tasks above on a GPU, by JAX", "Hopper", "mjx", "jax"
 )
 _SUITES = "robo_rlft.envs.suites"
 register_family("gymnasium", f"{_SUITES}.any_gymnasium", "any environment that Gymnasium knows", "Pendulum-v1")

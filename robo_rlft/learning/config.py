@@ -134,6 +134,32 @@ class PPOConfig:
 
 
 @dataclass
+class CurriculumConfig:
+    """Which variants and which starts training practises (see `learning.curriculum`); evaluation always takes all.
+
+    Attributes:
+        name: `none`, every variant of the environment equally often; `bandit`, those from which most is learned (SEC,
+            Chen et al. 2025); `initial_states`, also replay starts that sometimes succeed (ProCuRL, Tzannetos et al.
+            2023; Rutherford et al. 2024); `both`.
+        alpha: weight of the newest round in an arm's Q, and of the newest episode in a start's statistics.
+        temperature: tau of the draw of variants; advantages are in units of their root mean square over a round.
+        explore: share of the draws of variants that is even.
+        replay: probability that an episode begins from a kept start of its variant (Rutherford et al.: .5).
+        states: starts kept.
+        score: what makes a start worth repeating: `success`, p (1 - p); `return`, the std of its returns; `auto`, the
+            first where the task defines success.
+    """
+
+    name: str = "none"
+    alpha: float = 0.3
+    temperature: float = 0.1
+    explore: float = 0.1
+    replay: float = 0.5
+    states: int = 512
+    score: str = "auto"
+
+
+@dataclass
 class ChunkCriticConfig:
     """The value of chunks under a frozen policy (`algorithm=chunk_critic`), for search when acting.
 

@@ -6,18 +6,23 @@ import ast
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
-from robo_rlft.errors import ConfigError, unknown_name
+from robo_rlft.errors import ConfigError, MissingExtraError, unknown_name
+from robo_rlft.training.capabilities import capability_table
 from robo_rlft.training.configure import recipes
 from robo_rlft.training.requirements import extras
 from robo_rlft.training.rules import CHOICES
 from robo_rlft.training.settings import settings
 from robo_rlft.training.tables import default_console, literal, make_table
 
-METHODS = {"bc": "pretrain", "ppo": "finetune", "awr": "finetune", "chunk_critic": "finetune"}
+if TYPE_CHECKING:
+    from robo_rlft.envs import Family
+
+METHODS = {"bc": "pretrain", "ppo": "finetune", "awr": "finetune", "chunk_critic": "finetune", "curriculum": "finetune"}
 """Module of `robo_rlft.learning` and the verb that runs it."""
 
 MODULES = {
@@ -32,35 +37,59 @@ def show(part: str = "", config_dir: Path | None = None, console: Console | None
     """Print one part, or all but the settings.
 
     Args:
-        part: `environments`, `policies`, `methods`, `recipes`, `extras` or `settings`; empty prints the first five.
+        part: `envs`, `policies`, `methods`, `recipes`, `extras`, `settings`, or a simulator's name for its tasks; empty
+            prints the first five.
         config_dir: a user's own folder of recipes, listed beside the packaged ones.
         console: where to print; standard output by default.
 
     Raises:
         ConfigError: an unknown part.
     """
-    tables: dict[str, Callable[[], Table]] = {
-        "environments": environments,
+    from robo_rlft.envs import families
+
+    tables: dict[str, Callable[[], Table | Group]] = {
+        "envs": environments,
         "policies": policies,
         "methods": methods,
         "recipes": lambda: list_recipes(config_dir),
         "extras": list_extras,
         "settings": list_settings,
     }
+    simulators = {family.name: family for family in families()}
+    if part in simulators:
+        tables[part] = lambda: tasks(simulators[part])
     if part and part not in tables:
-        raise ConfigError(unknown_name("part", part, tables))
+        raise ConfigError(unknown_name("part", part, [*tables, *simulators]))
     console = console or default_console()
     for name in [part] if part else [n for n in tables if n != "settings"]:
         console.print(tables[name]())
 
 
-def environments() -> Table:
-    """Environments by id, ours and those of installed projects."""
-    from robo_rlft.envs import entries
+def environments() -> Group:
+    """Environments by id, simulators that bring their own tasks, and what each can do."""
+    from robo_rlft.envs import entries, families
 
-    table = make_table("name", "", "needs", title="environments (env.id=NAME)")
+    own = make_table("name", "", "needs", title="environments (env.id=NAME)")
     for entry in entries():
-        table.add_row(entry.id, literal(entry.description), _need(entry.extra, entry.installed))
+        own.add_row(entry.id, literal(entry.description), _need(entry.extra, entry.installed))
+    others = make_table("name", "", "for example", "needs", title="simulators (env.id=NAME:TASK)")
+    for family in families():
+        example = f"{family.name}:{family.example}"
+        others.add_row(family.name, literal(family.description), example, _need(family.extra, family.installed))
+    return Group(own, others, capability_table())
+
+
+def tasks(family: Family) -> Table:
+    """The tasks of one simulator.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    if not family.installed:
+        raise MissingExtraError(family.package, family.extra, f"the list of {family.name}'s tasks")
+    table = make_table("name", title=f"tasks of {family.name} (env.id=NAME)")
+    for task in family.tasks():
+        table.add_row(f"{family.name}:{task}")
     return table
 
 
@@ -83,14 +112,11 @@ def methods() -> Table:
 
 def list_recipes(config_dir: Path | None = None) -> Table:
     """Complete presets; each says whether its environment can run here."""
-    from robo_rlft.envs import entries
     from robo_rlft.training.configure import compose
 
-    known = {entry.id: entry for entry in entries()}
     table = make_table("name", "", "needs", title="recipes (recipe=NAME)")
     for name, text in recipes(config_dir).items():
-        entry = known.get(compose([f"recipe={name}"], config_dir=config_dir).env.id)
-        table.add_row(name, literal(text), _need(entry.extra, entry.installed) if entry else "[red]unknown env.id[/]")
+        table.add_row(name, literal(text), _needed(compose([f"recipe={name}"], config_dir=config_dir).env.id))
     return table
 
 
@@ -127,6 +153,16 @@ def _sentence_ends(text: str) -> Iterator[int]:
         depth += {"(": 1, ")": -1}.get(letter, 0)
         if letter == "." and depth == 0 and text[i + 1 : i + 2] in ("", " ") and not text[:i].endswith(" al"):
             yield i
+
+
+def _needed(env_id: str) -> str:
+    from robo_rlft.envs import find
+
+    try:
+        entry = find(env_id)
+    except ConfigError:
+        return "[red]unknown env.id[/]"
+    return _need(entry.extra, entry.installed)
 
 
 def _need(extra: str, installed: bool) -> str:

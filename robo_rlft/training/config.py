@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robo_rlft.envs.images import ImagesConfig
-from robo_rlft.learning.config import BCConfig, ChunkCriticConfig, PPOConfig
+from robo_rlft.envs.randomise import RandomiseConfig
+from robo_rlft.learning.config import BCConfig, ChunkCriticConfig, CurriculumConfig, PPOConfig
 from robo_rlft.policies.config import ChainConfig, NetworkConfig, PolicyConfig
 
 
@@ -26,6 +27,7 @@ class EnvConfig:
     threads: int = 0
     params: dict[str, Any] = field(default_factory=dict)
     images: ImagesConfig = field(default_factory=ImagesConfig)
+    randomise: RandomiseConfig = field(default_factory=RandomiseConfig)
 
 
 @dataclass
@@ -34,7 +36,8 @@ class CollectConfig:
 
     Attributes:
         episodes: episodes to keep.
-        source: whose actions are recorded: `expert` (the task's scripted expert) or the path of a run or checkpoint.
+        source: whose actions are recorded: `expert` (the task's scripted expert), the path of a run or checkpoint, or
+            `plans:FILE` (actions planned elsewhere, played again from their seeds).
         actor: who acts instead, `expert` or a run, while `source` labels every state it visits (DAgger), both without
             exploration noise; empty lets the source act.
         teacher_share: with an actor, probability that an episode is the source's own.
@@ -216,6 +219,7 @@ class Config:
     bc: BCConfig = field(default_factory=BCConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     critic: ChunkCriticConfig = field(default_factory=ChunkCriticConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     run: RunConfig = field(default_factory=RunConfig)

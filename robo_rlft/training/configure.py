@@ -88,7 +88,7 @@ def from_yaml(text: str, source: str) -> Config:
         source: how to call it in an error.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text))
+        merged = OmegaConf.merge(OmegaConf.structured(Config), _renamed(OmegaConf.create(text)))
         return cast(Config, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{source}: {_explain(error)}") from error
@@ -101,6 +101,20 @@ def load(path: Path) -> Config:
     if not path.is_file():
         raise ConfigError(f"no configuration at {path}: expected the config.yaml that a run leaves in its folder")
     return from_yaml(path.read_text(), str(path))
+
+
+MOVED = {"env.images.randomise": "env.randomise"}
+"""Settings that earlier versions wrote elsewhere."""
+
+
+def _renamed(tree: Any) -> Any:
+    """The configuration of an earlier version with every setting where it is now."""
+    for old, new in MOVED.items():
+        parent, _, name = old.rpartition(".")
+        holder = OmegaConf.select(tree, parent)
+        if isinstance(holder, DictConfig) and name in holder:
+            OmegaConf.update(tree, new, holder.pop(name))
+    return tree
 
 
 def _compose(words: Sequence[str], folder: Path | None, defaults: Config) -> Config:

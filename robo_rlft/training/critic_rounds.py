@@ -56,6 +56,7 @@ class CriticTrainer:
             self.generator,
             seed=10_000 * (config.seed + 1),
             looks_ahead=True,
+            curriculum=config.curriculum,
         )
         self.parts: list[Experience] = []
         self.round, self.env_steps, self.episodes, self.wall = 0, 0, 0, 0.0
@@ -90,12 +91,14 @@ class CriticTrainer:
         rollout = self.collector.collect(self.policy, self.config.critic.rollout)
         self.parts.append(self._experience(rollout))
         with watch.time("update"):
+            self._judge(rollout)
             info = self._fit(Experience.joined(self.parts))
         self.round += 1
         self.env_steps += rollout.env_steps
         self.episodes += len(rollout.episodes)
         self.wall += time.perf_counter() - start
         values = rollout.figures(watch.seconds, self.env.nan_resets) | {f"critic/{k}": v for k, v in info.items()}
+        values |= self.collector.curriculum.figures()
         self.run.metrics.write(self.env_steps, values, wall=self.wall)
         self._due()
         return values
@@ -115,6 +118,15 @@ class CriticTrainer:
             **{k: v.unflatten(0, (time_, rows)) for k, v in columns.items()},
             **{k: getattr(rollout, k) for k in ("reward", "executed", "terminated", "truncated")},
         )
+
+    def _judge(self, rollout: Rollout) -> None:
+        """Tell the curriculum how far the newest chunks' returns are from what the critic said of them."""
+        if self.collector.curriculum.bandit is None:
+            return
+        settings, newest = self.config.critic, self.parts[-1]
+        target = learning.targets(self.critic, newest, settings.gamma, settings.return_lambda)
+        said = learning.values(self.critic, newest.cond, newest.action)
+        self.collector.curriculum.learn(rollout.variant, target - said)
 
     def _fit(self, experience: Experience) -> dict[str, float]:
         settings, critic = self.config.critic, self.critic

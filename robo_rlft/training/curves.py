@@ -63,6 +63,14 @@ SMALL: Mapping[str, _Figure] = {
     "time/simulation": _Figure("Seconds per iteration", extra=("time/inference", "time/update")),
 }
 """Figures shown beside the main one, and how."""
+BY_VARIANT: Mapping[str, _Figure] = {
+    "curriculum/probability/": _Figure("How often each variant is practised", percent=True),
+    "curriculum/q/": _Figure("What is learned from each variant (Q)"),
+    "curriculum/success/": _Figure("Success of each variant in training", percent=True),
+    "curriculum/return/": _Figure("Return of each variant in training"),
+    "evaluation/variant/": _Figure("Each variant in evaluation"),
+}
+"""Beginnings of the names of figures that a run has of each of its environment's variants: one chart each."""
 
 
 def charts_of(runs: Sequence[RunCurves]) -> Curves:
@@ -101,8 +109,9 @@ def _others(shown: Sequence[RunCurves], tuned: Sequence[RunCurves]) -> tuple[lis
     main = "rollout/success" if any(run.success for run in tuned) else "rollout/return"
     hidden = {"step", "wall", main, *(e for f in SMALL.values() for e in f.extra)}
     names = dict.fromkeys(name for run in shown for name in run.columns)
-    free = [name for name in names if name not in hidden and not name.startswith("evaluation/")]
+    free = [n for n in names if n not in hidden and not n.startswith(("evaluation/", *BY_VARIANT))]
     small = [_chart(shown, name, SMALL[name]) for name in SMALL if name in free and _changes(shown, name)]
+    small += [_of_variants(shown, prefix) for prefix in BY_VARIANT if any(n.startswith(prefix) for n in names)]
     more = [_chart(shown, n, _Figure(_readable(n))) for n in free if n not in SMALL and _changes(shown, n)]
     return small, more
 
@@ -112,6 +121,25 @@ def _chart(runs: Sequence[RunCurves], name: str, figure: _Figure) -> Chart:
     keys = (name, *figure.extra)
     series = [_series(run, key, len(having), len(keys)) for run in having for key in keys if key in run.columns]
     return Chart(figure.title, _by_step(having[0]), series, percent=figure.percent, log=figure.log)
+
+
+def _of_variants(runs: Sequence[RunCurves], prefix: str) -> Chart:
+    having = [run for run in runs if any(name.startswith(prefix) for name in run.columns)]
+    series = [
+        Series(
+            " ".join(([run.name] if len(having) > 1 else []) + [name.removeprefix(prefix)]),
+            run.columns["step"],
+            values,
+            smooth=not prefix.startswith("evaluation"),
+            dots=prefix.startswith("evaluation"),
+        )
+        for run in having
+        for name, values in run.columns.items()
+        if name.startswith(prefix)
+    ]
+    figure, evaluated = BY_VARIANT[prefix], prefix.startswith("evaluation")
+    share = figure.percent or (evaluated and any(run.success for run in having))
+    return Chart(figure.title, _by_step(having[0]), series, percent=share)
 
 
 def _series(run: RunCurves, key: str, runs: int, keys: int) -> Series:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from robo_rlft.training.player import plan_of
 from robo_rlft.training.policies import adapted_policy
 from robo_rlft.training.progress import console, summary_table
 from robo_rlft.training.report import report_for
+from robo_rlft.training.report_html import by_variant
 from robo_rlft.training.residual import acting_env
 from robo_rlft.training.rollout import History
 from robo_rlft.training.setup import make_env, prepare
@@ -51,12 +52,16 @@ class EpisodeResult:
         ret: undiscounted return.
         length: control steps.
         success: the task's own success.
+        metrics: the figures of `BatchEnv.metrics`.
+        variant: of the environment's variants, which this was.
     """
 
     seed: int
     ret: float
     length: int
     success: bool
+    metrics: dict[str, float] = field(default_factory=dict)
+    variant: int = 0
 
 
 def evaluate(config: Config, *, name: str = "", checkpoint: Name = "last") -> dict[str, Any]:
@@ -77,7 +82,8 @@ def evaluate(config: Config, *, name: str = "", checkpoint: Name = "last") -> di
     record |= {"checkpoint": str(source), "env_steps": counters.get("env_steps", 0)}
     write_record(run_folder(source), record)
     report_for(run_folder(source))
-    summary_table(f"{config.env.id}: {config.evaluate.episodes} episodes", [describe_record(record)])
+    rows = [describe_record(row) for row in (record, *by_variant(record))]
+    summary_table(f"{config.env.id}: {config.evaluate.episodes} episodes", rows)
     return record
 
 
@@ -113,7 +119,9 @@ def evaluate_in_training(config: Config, policy: Policy, folder: Path, iteration
 def figures_of(record: dict[str, Any]) -> dict[str, float]:
     """An evaluation's success, or return where the task has none, as figures of a run."""
     score = record["success"] or record["return"]
-    return {f"evaluation/{name}": score[key] for name, key in (("score", "mean"), ("low", "low"), ("high", "high"))}
+    figures = {f"evaluation/{name}": score[key] for name, key in (("score", "mean"), ("low", "low"), ("high", "high"))}
+    each = {row["variant"]: row["success"] or row["return"] for row in record.get("variants", ())}
+    return figures | {f"evaluation/variant/{name}": score["mean"] for name, score in each.items()}
 
 
 def actor_of(policy: Policy) -> Actor:
@@ -125,18 +133,25 @@ def actor_of(policy: Policy) -> Actor:
 def play(
     env: BatchEnv, actor: Actor, seeds: Sequence[int], noise: tuple[int, ...], history: History
 ) -> list[EpisodeResult]:
-    """One episode per seed, `env.num_envs` at a time.
+    """One episode per seed, `env.num_envs` at a time. Episode i is variant i mod V of the environment's V variants.
 
     Chunk c of the episode with seed s gets `episode_noise(s, c)` of shape `noise`, whoever computes the policy, so that
     a policy and its exported controller face the same episodes with the same noise.
     """
     results: list[EpisodeResult] = []
     for first in range(0, len(seeds), env.num_envs):
+        choose_variants(env, first)
         wave = list(seeds[first : first + env.num_envs])
         # A last, smaller wave fills up with its first seed; those copies are not counted.
         padded = wave + [wave[0]] * (env.num_envs - len(wave))
         results += _play_wave(env, actor, padded, noise, history)[: len(wave)]
     return results
+
+
+def choose_variants(env: BatchEnv, first: int = 0) -> None:
+    """The next episodes, numbered from `first`, take the environment's variants in turn."""
+    if (count := len(env.variants)) > 1:
+        env.set_variants([(first + i) % count for i in range(env.num_envs)])
 
 
 def film(config: Config, policy: Policy, folder: Path, name: str) -> list[str]:
@@ -159,20 +174,35 @@ def film(config: Config, policy: Policy, folder: Path, name: str) -> list[str]:
 
 
 def make_record(name: str, env: BatchEnv, episodes: list[EpisodeResult], seconds: float) -> dict[str, Any]:
-    """The evaluation as plain data: success with Wilson's interval (tasks that have one), return with a bootstrap."""
-    returns = bootstrap_mean(np.array([e.ret for e in episodes]))
-    successes = sum(e.success for e in episodes)
-    success = wilson(successes, len(episodes)).to_dict() if env.has_success else None
-    rows = [{"seed": e.seed, "return": e.ret, "length": e.length, "success": e.success} for e in episodes]
-    return {
+    """The evaluation as plain data: success with Wilson's interval (tasks that have one), return with a bootstrap.
+
+    Of an environment with several variants also `variants`, the same figures of each.
+    """
+    rows = [{"seed": e.seed, "return": e.ret, "length": e.length, "success": e.success, **e.metrics} for e in episodes]
+    record = {
         "name": name,
         "env_id": env.robot.env_id,
-        "episodes": len(episodes),
-        "success": success,
-        "return": returns.to_dict(),
+        **_scores(env, episodes),
         "per_seed": rows,
         "wall_seconds": seconds,
         "videos": [],
+    }
+    if len(env.variants) > 1:
+        for row, episode in zip(rows, episodes, strict=True):
+            row["variant"] = env.variants[episode.variant]
+        groups = {name: [e for e in episodes if e.variant == i] for i, name in enumerate(env.variants)}
+        record["variants"] = [{"variant": n, **_scores(env, g)} for n, g in groups.items() if g]
+    return record
+
+
+def _scores(env: BatchEnv, episodes: list[EpisodeResult]) -> dict[str, Any]:
+    """How many, the success with Wilson's interval (of tasks that have one), return and metrics with a bootstrap's."""
+    wins = sum(e.success for e in episodes)
+    return {
+        "episodes": len(episodes),
+        "success": wilson(wins, len(episodes)).to_dict() if env.has_success else None,
+        "return": bootstrap_mean(np.array([e.ret for e in episodes])).to_dict(),
+        "metrics": {m: bootstrap_mean(np.array([e.metrics[m] for e in episodes])).to_dict() for m in env.metrics},
     }
 
 
@@ -197,7 +227,7 @@ def _measured(config: Config, policy: Policy, name: str, seeds: Sequence[int], n
     return make_record(name, env, episodes, time.perf_counter() - start) | {"network_calls": policy.network_calls}
 
 
-def describe_record(record: dict[str, Any]) -> dict[str, object]:
+def describe_record(record: Mapping[str, Any]) -> dict[str, object]:
     """A row for `summary_table`."""
     row: dict[str, object] = {"policy": record["name"], "episodes": record["episodes"]}
     if record["success"]:
@@ -205,6 +235,8 @@ def describe_record(record: dict[str, Any]) -> dict[str, object]:
     value = Interval(**record["return"])
     if "network_calls" in record:
         row["network calls"] = sum(record["network_calls"].values())
+    for name, figure in record.get("metrics", {}).items():
+        row[name.replace("_", " ")] = f"{figure['mean']:.3g}"
     return row | {
         "return": f"{value.mean:.4g} [{value.low:.4g}, {value.high:.4g}]",
         "seconds": round(record["wall_seconds"], 1),
@@ -221,9 +253,11 @@ def _play_wave(
 ) -> list[EpisodeResult]:
     n = env.num_envs
     obs, _ = env.reset(seed=seeds)
+    variant = env.variant
     history.start(obs)
     ret, length = np.zeros(n), np.zeros(n, np.int64)
     success, alive = np.zeros(n, bool), np.ones(n, bool)
+    metrics: list[dict[str, float]] = [{} for _ in seeds]
     chunk = 0
     while alive.any():
         noise = torch.from_numpy(np.stack([episode_noise(s, chunk, shape) for s in seeds]))
@@ -232,15 +266,21 @@ def _play_wave(
         ret += alive * result.reward.double().sum(1).cpu().numpy()
         length += alive * result.length.cpu().numpy()
         success |= alive & result.success.cpu().numpy()
+        for i in np.flatnonzero(alive):
+            metrics[i] = {name: float(values[i]) for name, values in result.metrics.items()}
         alive &= ~result.done.cpu().numpy()
         history.push(result)
         chunk += 1
-    return [EpisodeResult(s, float(ret[i]), int(length[i]), bool(success[i])) for i, s in enumerate(seeds)]
+    return [
+        EpisodeResult(seed, float(ret[i]), int(length[i]), bool(success[i]), metrics[i], int(variant[i]))
+        for i, seed in enumerate(seeds)
+    ]
 
 
 def _film(env: BatchEnv, actor: Actor, config: Config, policy: Policy) -> list[np.ndarray]:
     n = env.num_envs
     seeds = [config.evaluate.seed + i for i in range(n)]
+    choose_variants(env)
     obs, _ = env.reset(seed=seeds)
     history = History(policy.config.obs_horizon, policy.config.obs_keys)
     history.start(obs)

@@ -80,10 +80,15 @@ class FineTuner:
         self.scale = RewardScale(config.env.num_envs, config.ppo.gamma)
         self.iteration, self.env_steps, self.episodes, self.wall, self.best = 0, 0, 0, 0.0, float("-inf")
         self.recent: list[float] = []
-        if config.ppo.advantage == "group" and self.env.fidelity == "none":
-            raise ConfigError(f"ppo.advantage=group needs states to fork, which {config.env.id} cannot save: use gae")
+        if config.ppo.advantage == "group" and self.env.fork_fidelity == "none":
+            raise ConfigError(f"ppo.advantage=group needs environments to fork, which {config.env.id} cannot: use gae")
         self.collector = Collector(
-            self.env, self.learner.policy, config.ppo.gamma, self.generator, seed=10_000 * (config.seed + 1)
+            self.env,
+            self.learner.policy,
+            config.ppo.gamma,
+            self.generator,
+            seed=10_000 * (config.seed + 1),
+            curriculum=config.curriculum,
         )
         run.begin(self._resume)
 
@@ -164,6 +169,7 @@ class FineTuner:
         if config.advantage == "group":
             advantage = group_advantage(reward, rollout.executed, done, config.gamma, config.group)
         flat = advantage.flatten()
+        self.collector.curriculum.learn(rollout.variant, flat)
         batch = ppo.PPOBatch(
             obs=rollout.obs,
             critic_obs=rollout.critic_obs,
@@ -201,7 +207,7 @@ class FineTuner:
     def _figures(self, rollout: Rollout, info: dict[str, float]) -> dict[str, float]:
         self.recent = (self.recent + [e[0] for e in rollout.episodes])[-RECENT:]
         figures = rollout.figures(self.collector.watch.seconds, self.env.nan_resets)
-        return figures | {f"ppo/{k}": v for k, v in info.items()}
+        return figures | {f"ppo/{k}": v for k, v in info.items()} | self.collector.curriculum.figures()
 
     def _checkpoints(self) -> None:
         limits = self.config.run

@@ -93,7 +93,8 @@ def table(records: Sequence[Record]) -> str:
     success = any(record["success"] for record in records)
     names = ["Policy", "Episodes", *(["Success"] if success else []), "Return", "Length", "Environment steps", "Time"]
     head = "".join(f"<th>{name}</th>" for name in names)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in _row(r, success))}</tr>" for r in records)
+    rows = [row for record in records for row in (record, *by_variant(record))]
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in _row(r, success))}</tr>" for r in rows)
     hint = '<p class="hint">In brackets: 95 % intervals, Wilson for success, bootstrap for the return.</p>'
     inner = f'<div class="card scroll"><table><tr>{head}</tr>{body}</table></div>{hint}'
     return section("Evaluation", inner)
@@ -138,6 +139,20 @@ def headline(record: Record) -> tuple[Interval, bool]:
     if record["success"]:
         return Interval(**record["success"]), True
     return Interval(**record["return"]), False
+
+
+def by_variant(record: Record) -> list[Record]:
+    """The figures of each of the environment's variants as records of their own; none where it has one."""
+    seeds = record["per_seed"]
+    return [
+        {
+            **{key: value for key, value in record.items() if key not in ("label", "videos", "variants")},
+            **row,
+            "name": f"{label(record)}, {row['variant']}",
+            "per_seed": [seed for seed in seeds if seed["variant"] == row["variant"]],
+        }
+        for row in record.get("variants", ())
+    ]
 
 
 def figure(value: float, share: bool) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Dict as DictSpace
 from gymnasium.vector.utils import batch_space
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record, space_of
@@ -42,7 +42,8 @@ class PlayedEnv(BatchEnv):
     def __init__(self, env: BatchEnv, player: ChunkPlayer, robot: RobotSpec) -> None:
         self.env, self.player, self.robot = env, player, robot
         self.num_envs, self.device = env.num_envs, env.device
-        self.fidelity, self.has_success = env.fidelity, env.has_success
+        self.fidelity, self.drift, self.has_success = env.fidelity, env.drift, env.has_success
+        self.metrics, self.variants, self.cannot = env.metrics, env.variants, env.cannot
         self._obs: Obs = {}
         self.single_observation_space = DictSpace({k: space_of(v) for k, v in robot.observation.items()})
         self.single_action_space = space_of(robot.action)
@@ -65,6 +66,20 @@ class PlayedEnv(BatchEnv):
     def nan_resets(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Those of the environment itself."""
         return self.env.nan_resets
+
+    @property
+    def variant(self) -> Int[np.ndarray, " env"]:
+        """Those of the environment itself."""
+        return self.env.variant
+
+    def set_variants(self, variants: Sequence[int], ids: Sequence[int] | None = None) -> None:
+        """See `BatchEnv.set_variants`."""
+        self.env.set_variants(variants, ids)
+
+    @property
+    def instructions(self) -> list[str]:
+        """Those of the environment itself."""
+        return self.env.instructions
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
@@ -206,9 +221,10 @@ def _entropy(count: int) -> list[int]:
 def _joined(before: Obs, ticks: list[ChunkResult], obs: Obs, record: Record) -> ChunkResult:
     """Single steps as one chunk: what comes after an episode's end does not count."""
     alive = torch.ones_like(ticks[0].terminated)
-    final, trace, flags = before, [before], []
+    final, trace, flags, metrics = before, [before], [], ticks[0].metrics
     for tick in ticks:
         final = {k: torch.where(_wide(alive, v), tick.final_obs[k], v) for k, v in final.items()}
+        metrics = {k: torch.where(alive, tick.metrics[k], v) for k, v in metrics.items()}
         trace.append(final)
         flags.append(alive)
         alive = alive & ~tick.done
@@ -227,6 +243,7 @@ def _joined(before: Obs, ticks: list[ChunkResult], obs: Obs, record: Record) -> 
         final_obs=final,
         success=any_of("success"),
         trace={k: torch.stack([frame[k] for frame in trace], dim=1) for k in before} if record == "all" else None,
+        metrics=metrics,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from torch import Tensor
 
 from robo_rlft.envs.base import BatchEnv, ChunkResult, Obs
 from robo_rlft.learning.common.gae import chunk_reward
+from robo_rlft.learning.config import CurriculumConfig
 from robo_rlft.policies import Policy
 from robo_rlft.policies.chains import Path
 from robo_rlft.spec import IMAGE_PREFIX
+from robo_rlft.training.curriculum import Curriculum, Episode
 
 
 class History:
@@ -100,6 +102,8 @@ class Rollout:
         terminated: [T, N].
         truncated: [T, N].
         episodes: finished episodes: undiscounted return, length in control steps, success.
+        variant: which of the environment's variants each chunk was of, [T, N].
+        metrics: the figures of `BatchEnv.metrics` of those episodes.
     """
 
     obs: Obs
@@ -111,7 +115,9 @@ class Rollout:
     executed: Int[Tensor, "time env"]
     terminated: Bool[Tensor, "time env"]
     truncated: Bool[Tensor, "time env"]
-    episodes: list[tuple[float, int, bool]]
+    episodes: list[Episode]
+    variant: Int[np.ndarray, "time env"]
+    metrics: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def env_steps(self) -> int:
@@ -129,6 +135,7 @@ class Rollout:
         if self.episodes:
             means = np.array(self.episodes, dtype=np.float64).mean(0)
             values |= {f"rollout/{k}": float(v) for k, v in zip(("return", "length", "success"), means, strict=True)}
+            values |= {f"rollout/{name}": float(np.mean(figures)) for name, figures in self.metrics.items()}
         values["rollout/episodes"] = len(self.episodes)
         values["rollout/nan_resets"] = nan_resets
         return values | {"rate/env_steps_per_s": self.env_steps / max(sum(seconds.values()), 1e-9)}
@@ -144,6 +151,7 @@ class Collector:
         generator: source of the exploration noise.
         seed: seed of the first environment.
         looks_ahead: also keep what the policy would see after each chunk.
+        curriculum: which variants and starts to practise; None takes every variant equally often.
     """
 
     def __init__(
@@ -154,13 +162,17 @@ class Collector:
         generator: torch.Generator,
         seed: int,
         looks_ahead: bool = False,
+        curriculum: CurriculumConfig | None = None,
     ) -> None:
         self.env, self.looks_ahead = env, looks_ahead
         self.gamma = gamma
         self.generator = generator
         self.watch = Stopwatch()
         self.history = History(policy.config.obs_horizon, policy.config.obs_keys)
+        self.curriculum = Curriculum(env, curriculum or CurriculumConfig(), seed)
+        self.curriculum.choose()
         self.obs, _ = env.reset(seed=seed)
+        self.curriculum.begin()
         self.history.start(self.obs)
         self.returns = torch.zeros(env.num_envs)
         self.lengths = torch.zeros(env.num_envs, dtype=torch.long)
@@ -169,9 +181,11 @@ class Collector:
     def collect(self, policy: Policy, chunks: int) -> Rollout:
         """Act for a number of chunks in every environment."""
         steps: list[dict[str, Any]] = []
-        episodes: list[tuple[float, int, bool]] = []
+        episodes: list[Episode] = []
+        metrics: dict[str, list[float]] = {name: [] for name in self.env.metrics}
+        self.curriculum.choose()
         for _ in range(chunks):
-            frames, newest = dict(self.history.frames), _vectors(self.obs)
+            frames, newest, variant = dict(self.history.frames), _vectors(self.obs), self.env.variant
             with self.watch.time("inference"):
                 cond = policy.encode(frames)
                 path = policy.sample(cond, policy.draw_noise(len(cond), self.generator))
@@ -179,11 +193,17 @@ class Collector:
             with self.watch.time("simulation"):
                 result = self.env.step_chunk(action, "all" if self.history.needs_trace else "last")
             after = self.history.after(result) if self.looks_ahead else {}
-            steps.append({"frames": frames, "newest": newest, "after": after, "path": path, "result": result})
-            episodes += self._account(result)
+            row = {"frames": frames, "newest": newest, "after": after, "path": path, "result": result}
+            steps.append({**row, "variant": variant})
+            finished = self._account(result)
+            episodes += finished
+            for name, values in result.metrics.items():
+                metrics[name] += values[result.done].tolist()
+            with self.watch.time("simulation"):
+                result = self.curriculum.next(result, finished)
             self.obs = result.obs
             self.history.push(result)
-        return _stack(steps, episodes, self.gamma)
+        return replace(_stack(steps, episodes, self.gamma), metrics=metrics)
 
     def fork(self, group: int) -> None:
         """Put every `group` neighbouring environments into the present state of the first of them."""
@@ -192,6 +212,7 @@ class Collector:
             self.obs = self.env.fork(leader, range(leader, leader + group))
         self.history.frames = {k: v[leaders.to(v.device)] for k, v in self.history.frames.items()}
         self.returns, self.lengths = self.returns[leaders], self.lengths[leaders]
+        self.curriculum.fork(leaders.tolist())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if nothing had happened."""
@@ -201,10 +222,13 @@ class Collector:
             "obs": self.obs,
             "returns": self.returns,
             "lengths": self.lengths,
+            "curriculum": self.curriculum.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> bool:
         """Inverse of `state_dict`. Returns False when episodes start anew: the environment cannot be restored."""
+        if "curriculum" in state:  # earlier versions had none
+            self.curriculum.load_state_dict(state["curriculum"], continued=state["env"] is not None)
         if state["env"] is None:
             return False
         self.env.set_state(state["env"])
@@ -214,7 +238,7 @@ class Collector:
         self.returns, self.lengths = state["returns"].clone(), state["lengths"].clone()
         return self.env.fidelity == "exact"
 
-    def _account(self, result: ChunkResult) -> list[tuple[float, int, bool]]:
+    def _account(self, result: ChunkResult) -> list[Episode]:
         self.returns += result.reward.sum(1).cpu()
         self.lengths += result.length.cpu()
         ended = result.done.nonzero().flatten().tolist()
@@ -233,7 +257,7 @@ def _repeat(x: Tensor, horizon: int) -> Tensor:
     return x.unsqueeze(1).repeat_interleave(horizon, dim=1)
 
 
-def _stack(steps: list[dict[str, Any]], episodes: list[tuple[float, int, bool]], gamma: float) -> Rollout:
+def _stack(steps: list[dict[str, Any]], episodes: list[Episode], gamma: float) -> Rollout:
     results: list[ChunkResult] = [s["result"] for s in steps]
     paths: list[Path] = [s["path"] for s in steps]
     return Rollout(
@@ -251,6 +275,7 @@ def _stack(steps: list[dict[str, Any]], episodes: list[tuple[float, int, bool]],
         terminated=torch.stack([r.terminated for r in results]),
         truncated=torch.stack([r.truncated for r in results]),
         episodes=episodes,
+        variant=np.stack([s["variant"] for s in steps]),
     )
 
 

@@ -6,9 +6,10 @@ Checked before anything starts, so that a run of hours cannot end on a contradic
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+from robo_rlft.envs.randomise import LOOKS, NoiseConfig, wrong_ranges
 from robo_rlft.errors import ConfigError, unknown_name
 from robo_rlft.policies.config import POOLS, PRECISIONS
 from robo_rlft.training.config import Config
@@ -47,6 +48,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """Settings that name one of a few things."""
 CHOICES |= {
+    "curriculum.name": ("none", "bandit", "initial_states", "both"),
+    "curriculum.score": ("auto", "success", "return"),
+}
+CHOICES |= {
     "residual.network.name": ("mlp",),
     "residual.chain.name": ("gaussian",),
     "residual.chain.precision": PRECISIONS,
@@ -83,9 +88,10 @@ RANGES: dict[str, Interval] = {
     "env.num_envs": AT_LEAST_ONE,
     "env.threads": AT_LEAST_ZERO,
     "env.images.size": AT_LEAST_ONE,
-    "env.images.randomise.colour": FRACTION,
-    "env.images.randomise.light": FRACTION,
-    "env.images.randomise.camera": FRACTION,
+    **{f"env.randomise.{name}": AT_LEAST_ZERO for name in ("mass", "friction", "gains", "latency_s", "push_velocity")},
+    "env.randomise.push_interval_s": POSITIVE,
+    **{f"env.randomise.noise.{unit.name}": AT_LEAST_ZERO for unit in fields(NoiseConfig)},
+    **{f"env.randomise.{name}": FRACTION for name in LOOKS},
     "data.episodes": AT_LEAST_ZERO,
     "collect.episodes": AT_LEAST_ONE,
     "collect.num_envs": AT_LEAST_ONE,
@@ -197,6 +203,13 @@ RANGES: dict[str, Interval] = {
 }
 """Bounds of numbers; for a list, of each of its entries."""
 RANGES |= {
+    "curriculum.alpha": Interval(0, 1, open_low=True),
+    "curriculum.temperature": POSITIVE,
+    "curriculum.explore": FRACTION,
+    "curriculum.replay": FRACTION,
+    "curriculum.states": AT_LEAST_ONE,
+}
+RANGES |= {
     key.replace("policy", "residual", 1): interval
     for key, interval in RANGES.items()
     if key.startswith(("policy.network.", "policy.chain."))
@@ -217,6 +230,7 @@ def validate(config: Config, verb: str = "") -> None:
         *_ranges(config),
         *_policy(config),
         *_acting(config),
+        *wrong_ranges(config.env.randomise),
         *(p for r in RULES.get(verb, ()) for p in r(config)),
     )
     if problems:

@@ -42,4 +42,12 @@ def make_env(config: Config, num_envs: int, **params: Any) -> BatchEnv:
         params: task parameters over the configured ones.
     """
     env, merged = config.env, config.env.params | params
-    return make(env.id, num_envs, device=config.device, threads=env.threads, images=env.images, **merged)
+    return make(
+        env.id,
+        num_envs,
+        device=config.device,
+        threads=env.threads,
+        images=env.images,
+        randomise=env.randomise,
+        **merged,
+    )

@@ -13,21 +13,22 @@ from torch import Tensor
 
 from robo_rlft import envs
 from robo_rlft.envs.conformance import check
-from robo_rlft.envs.images import ImagesConfig, RandomiseConfig
+from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.envs.mujoco.engine import MujocoEnv
 from robo_rlft.envs.mujoco.render import open_gl
+from robo_rlft.envs.randomise import RandomiseConfig
 from robo_rlft.errors import ConfigError, SpecError
 
 pytestmark = pytest.mark.usefixtures("opengl")
 SIZE = (24, 32)
-WILD = RandomiseConfig(1.0, 1.0, 1.0)
+WILD = RandomiseConfig(colour=1.0, light=1.0, camera=1.0)
 
 
 def arm(
     num: int = 2, cameras: tuple[str, ...] = ("wrist",), look: RandomiseConfig | None = None, **params: Any
 ) -> MujocoEnv:
-    images = ImagesConfig(list(cameras), list(SIZE), look or RandomiseConfig())
-    env = envs.make("ArmPegInsert", num, seed=0, threads=1, images=images, **params)
+    images = ImagesConfig(list(cameras), list(SIZE))
+    env = envs.make("ArmPegInsert", num, seed=0, threads=1, images=images, randomise=look, **params)
     assert isinstance(env, MujocoEnv)
     return env
 
@@ -155,8 +156,8 @@ def test_an_abandoned_environment_does_not_blind_another() -> None:
 
 
 def test_the_interface_holds_with_images() -> None:
-    images = ImagesConfig(["closeup"], [12, 12], WILD)
-    check(lambda num: envs.make("ArmPickPlace", num, threads=1, images=images))
+    images = ImagesConfig(["closeup"], [12, 12])
+    check(lambda num: envs.make("ArmPickPlace", num, threads=1, images=images, randomise=WILD))
 
 
 def test_wrong_cameras_and_sizes_are_refused() -> None:

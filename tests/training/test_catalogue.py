@@ -40,7 +40,7 @@ def test_an_environment_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> No
     there = Entry("Here", "an environment", lambda: None)
     missing = Entry("There", "another one", lambda: None, extra="far", package="a_package_that_is_nowhere")
     monkeypatch.setattr("robo_rlft.envs.entries", lambda: [there, missing])
-    here, away = (line for line in shown("environments").splitlines() if "environment " in line or "another" in line)
+    here, away = (line for line in shown("envs").splitlines() if "an environment " in line or "another" in line)
     assert here.split()[-1] == "installed"
     assert away.split()[-3:] == ["[far]", "not", "installed"]
 

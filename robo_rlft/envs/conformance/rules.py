@@ -202,24 +202,24 @@ def state_comes_back(factory: Factory) -> str | None:
 def forks_are_equal(factory: Factory) -> str | None:
     """Forked environments go the same way under the same actions, as far as the fidelity goes."""
     env = factory(4)
-    if env.fidelity == "none":
+    if env.fork_fidelity == "none":
         env.close()
-        raise CannotError("the simulator cannot save its state")
+        raise CannotError("the simulator can neither save its state nor be forked")
     _roll(env, 8, 5)
     env.fork(2, [0, 1, 3])
     rng, farthest = np.random.default_rng(3), 0.0
     for _ in range(25):
         action = _actions(env, rng)[:1].repeat(4, 1)
         obs, _, terminated, truncated, _ = env.step(action)
-        if bool((terminated | truncated).any()) and env.fidelity == "drift":
+        if bool((terminated | truncated).any()) and env.fork_fidelity == "drift":
             break
         for key, values in obs.items():
             off = (values.double() - values[2].double()).abs().max().item()
             farthest = max(farthest, off)
-            allowed = env.drift if env.fidelity == "drift" else 0.0
+            allowed = env.drift if env.fork_fidelity == "drift" else 0.0
             _expect(off <= allowed, f"forked environments differ by {off:.3g} in obs['{key}']")
     env.close()
-    return "exact" if env.fidelity == "exact" else f"within {farthest:.2g}"
+    return "exact" if env.fork_fidelity == "exact" else f"within {farthest:.2g}"
 
 
 def variants_are_chosen(factory: Factory) -> str | None:
@@ -234,7 +234,7 @@ def variants_are_chosen(factory: Factory) -> str | None:
         env.reset(seed=3)
         _expect(env.variant.tolist() == wanted, f"variants are {env.variant.tolist()}: expected {wanted}")
     env.close()
-    return f"{count}" if count > 1 else None
+    return f"{count}" if count > 1 else "one"
 
 
 def renders(factory: Factory) -> str | None:

@@ -59,7 +59,9 @@ def advance_chunk(
             the trace. Nobody can watch compiled chunks: those are then stepped.
     """
     worthwhile = episodes.sees_ends or episodes.idle_share < _IDLE_LIMIT
-    rolls = episodes.task.control is None and episodes.simulation.rolls and worthwhile and watch is None
+    task = episodes.task
+    simple = task.control is None and not task.metrics and not (episodes.random and episodes.random.pushes)
+    rolls = simple and episodes.simulation.rolls and worthwhile and watch is None
     chunk = _rolled(episodes, actions, trace) if rolls else _stepped(episodes, actions, trace, watch)
     idle = 1.0 - float(chunk.length.mean()) / actions.shape[1]
     episodes.idle_share += _IDLE_RATE * (idle - episodes.idle_share)
@@ -101,13 +103,19 @@ def _rolled(episodes: Episodes, actions: np.ndarray, trace: bool) -> Chunk:
     before = simulation.save(everyone, models=False)
     previous = {name: simulation.data[name].copy() for name in episodes.task.previous}
     limits = np.maximum(episodes.max_steps - episodes.elapsed, 1)
-    records = simulation.roll(actions, limits)
+    random = episodes.random
+    records = simulation.roll(actions if random is None else random.late_chunk(actions), limits)
     if not len(records.suspect):
         state = _flattened(episodes, previous, records.fields, steps)
         obs = table.observe(state, rows)
+        if random is not None:
+            random.measure(obs, _numbers(episodes.elapsed, steps), np.repeat(everyone, steps))
         reward = table.reward(state, actions.reshape(rows, width), rows)
         if all_finite(reward, *obs.values()):
-            return _until_the_end(episodes, state, obs, reward.reshape(num, steps), trace)
+            chunk = _until_the_end(episodes, state, obs, reward.reshape(num, steps), trace)
+            if random is not None:
+                random.take(actions, chunk.length)
+            return chunk
     # MuJoCo or a term met a number it cannot use, perhaps after an episode's end: step by step it is told which.
     simulation.load(before, everyone)
     return _stepped(episodes, actions, trace)
@@ -164,6 +172,11 @@ def _history(start: Groups, obs: Groups, length: np.ndarray, steps: int) -> Grou
     num = len(length)
     taken = np.minimum(np.arange(steps), length[:, None] - 1) + np.arange(num)[:, None] * steps
     return {name: np.concatenate((start[name][:, None], values[taken]), axis=1) for name, values in obs.items()}
+
+
+def _numbers(elapsed: np.ndarray, steps: int) -> np.ndarray:
+    """The number of each of the next control steps, [N * H]."""
+    return (elapsed[:, None] + np.arange(1, steps + 1)).reshape(-1)
 
 
 def _rows(values: np.ndarray) -> np.ndarray:

@@ -16,19 +16,22 @@ import numpy as np
 import torch
 from gymnasium.spaces import Dict as DictSpace
 from gymnasium.vector.utils import batch_space
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record, space_of
 from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.envs.mujoco import generators
 from robo_rlft.envs.mujoco.chunk import advance_chunk
-from robo_rlft.envs.mujoco.episodes import Episodes, all_finite, merged_params
+from robo_rlft.envs.mujoco.episodes import Episodes, all_finite, merged_params, named_params
 from robo_rlft.envs.mujoco.observed import ImageObservations
+from robo_rlft.envs.mujoco.randomised import supported
 from robo_rlft.envs.mujoco.render import Cameras
 from robo_rlft.envs.mujoco.simulation import Ids, Simulation
 from robo_rlft.envs.mujoco.table import Groups, observation_specs
 from robo_rlft.envs.mujoco.task import MujocoTask
+from robo_rlft.envs.mujoco.variants import Variants
+from robo_rlft.envs.randomise import LOOKS, RandomiseConfig, require_supported
 from robo_rlft.errors import ConfigError, SpecError
 from robo_rlft.spec import ArraySpec, RobotSpec
 
@@ -48,10 +51,14 @@ class MujocoEnv(BatchEnv):
         max_episode_steps: control steps before truncation; None takes the task's.
         capture_nan: folder to save the state and action to whenever an environment breaks.
         images: cameras to observe through; None gives no images.
+        randomise: how episodes differ from each other; None: not at all.
+        variants: ways to set up an episode by name, each with parameters over `params`; None takes the task's, an empty
+            mapping gives one variant, `params` as they are.
         params: the task's parameters by name, over its defaults.
 
     Raises:
-        ConfigError: an unknown parameter or one of the wrong type, or a task whose terms have the wrong shape.
+        ConfigError: an unknown parameter or one of the wrong type, a task whose terms have the wrong shape, or a
+            randomisation that the task's model cannot have.
     """
 
     fidelity = "exact"
@@ -68,12 +75,16 @@ class MujocoEnv(BatchEnv):
         max_episode_steps: int | None = None,
         capture_nan: str | Path | None = None,
         images: ImagesConfig | None = None,
+        randomise: RandomiseConfig | None = None,
+        variants: Mapping[str, Mapping[str, Any]] | None = None,
         **params: Any,
     ) -> None:
         if num_envs < 1:
             raise ConfigError(f"num_envs is {num_envs}: at least one environment is needed")
         self.task, self.params = task, merged_params(task, params)
-        self.has_success = task.success is not None
+        named = named_params(task, params, task.variants if variants is None else variants)
+        self.variants = tuple(named) or ("",)
+        self.has_success, self.metrics = task.success is not None, tuple(task.metrics)
         self.num_envs, self.device, self.dtype = num_envs, torch.device(device), dtype
         self._on_cpu = self.device.type == "cpu"
         self._tensor: Callable[[np.ndarray], Tensor] = torch.from_numpy if self._on_cpu else self._moved
@@ -87,8 +98,13 @@ class MujocoEnv(BatchEnv):
             dtype=self._numpy_dtype,
             max_steps=max_episode_steps or task.max_episode_steps,
             capture_nan=Path(capture_nan) if capture_nan else None,
+            variants=Variants(task, named) if named else None,
+            randomise=randomise,
         )
-        self._images = ImageObservations(self.simulation, images or ImagesConfig())
+        images, randomise = images or ImagesConfig(), randomise or RandomiseConfig()
+        seen = LOOKS if images.cameras else ()
+        require_supported(randomise, (*supported(self.simulation.model), *seen), task.id)
+        self._images = ImageObservations(self.simulation, images, randomise)
         self._images.begin(self._episodes.generators, np.arange(num_envs))
         self._episodes.begin()
         self._images.look(np.arange(num_envs))
@@ -135,13 +151,15 @@ class MujocoEnv(BatchEnv):
         everyone = np.arange(self.num_envs)
         tensor, final = self._tensor, self._tensors({**step.obs, **self._images.look(everyone)})
         info = {"final_obs": final, "_final_obs": tensor(ended), "success": tensor(episodes.success.copy())}
+        if self.metrics:
+            info["metrics"] = self._tensors(episodes.metrics())
         obs = self._begin_again(step.obs, ended)
         reward = step.reward.astype(self._numpy_dtype, copy=False)
         outcome = tensor(reward), tensor(step.terminated), tensor(step.truncated)
         return self._tensors(obs) if ended.any() else final, *outcome, info
 
     def step_chunk(self, actions: Float[Tensor, "env chunk action"], record: Record = "last") -> ChunkResult:
-        """See `BatchEnv.step_chunk`. Compiled code makes all steps where the task has no `control` and is not fresh."""
+        """See `BatchEnv.step_chunk`. In compiled code for tasks without `control` and metrics, if not fresh."""
         episodes = self._episodes
         steps = actions.shape[1] if actions.ndim == 3 else 1
         acts = self._checked(actions, (self.num_envs, steps, len(self.task.action_names)))
@@ -150,6 +168,7 @@ class MujocoEnv(BatchEnv):
         success = episodes.success.copy()
         seen = images.present if watched else images.look(np.arange(self.num_envs))
         final, ended = self._tensors({**chunk.final, **seen}), chunk.terminated | chunk.truncated
+        metrics = self._tensors(episodes.metrics()) if self.metrics else {}
         return ChunkResult(
             obs=self._tensors(self._begin_again(chunk.final, ended)) if ended.any() else final,
             reward=self._tensor(chunk.reward.astype(self._numpy_dtype)),
@@ -159,6 +178,7 @@ class MujocoEnv(BatchEnv):
             final_obs=final,
             success=self._tensor(success),
             trace=None if chunk.trace is None else self._tensors(chunk.trace),
+            metrics=metrics,
         )
 
     def get_state(self, ids: Sequence[int] | None = None) -> EnvState:
@@ -177,8 +197,30 @@ class MujocoEnv(BatchEnv):
         self._images.load(state, rows)
         return self._tensors({**self._episodes.obs, **self._images.present})
 
+    @property
+    def variant(self) -> Int[np.ndarray, " env"]:
+        """See `BatchEnv.variant`."""
+        return self._episodes.variant.copy()
+
+    def set_variants(self, variants: Sequence[int], ids: Sequence[int] | None = None) -> None:
+        """See `BatchEnv.set_variants`.
+
+        Raises:
+            SpecError: there is no such variant, or not one for each environment.
+        """
+        rows, chosen = self._ids(ids), np.asarray(variants)
+        known = len(self.variants)
+        if chosen.shape != rows.shape or chosen.dtype.kind not in "iu" or ((chosen < 0) | (chosen >= known)).any():
+            raise SpecError(
+                f"variants are {chosen.tolist()}: expected {len(rows)} integers from 0 to {known - 1}, numbers of "
+                f"{', '.join(self.variants)}"
+            )
+        self._episodes.next_variant[rows] = chosen
+
     def randomise(self, field: str, values: Any, ids: Sequence[int] | None = None) -> None:
         """Give environments (all by default) their own values of a model field, from the next step on.
+
+        Where variants differ in that field, the next episode of another variant has its variant's values again.
 
         Args:
             field: a field of MjModel (`geom_friction`, `body_mass` ...) or of its options (`opt.gravity` ...).

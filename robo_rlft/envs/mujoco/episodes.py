@@ -10,16 +10,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mujoco
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from robo_rlft.envs.mujoco import generators
 from robo_rlft.envs.mujoco.native import Interval
+from robo_rlft.envs.mujoco.randomised import Randomised
 from robo_rlft.envs.mujoco.ranges import Outside, Range
 from robo_rlft.envs.mujoco.simulation import Ids, Simulation
 from robo_rlft.envs.mujoco.table import Groups, Table
 from robo_rlft.envs.mujoco.task import MujocoTask, Params, State
+from robo_rlft.envs.mujoco.variants import INDEX, Variants
+from robo_rlft.envs.randomise import PHYSICS, RandomiseConfig
 from robo_rlft.errors import ConfigError, SpecError, unknown_name
+
+NEXT = "next_variant"
+"""What a saved state says of the variant of the episode after it."""
 
 
 class Transition(NamedTuple):
@@ -43,8 +50,11 @@ class Episodes:
         dtype: of observations and rewards.
         max_steps: control steps before truncation.
         capture_nan: folder for the states that broke, or None.
+        variants: of the task, or None for the one that `params` say.
+        randomise: how episodes differ.
 
     Attributes:
+        next_variant: the variant of each environment's next episode, [N].
         obs: the observation groups of the present states.
         success: the task was done in the present episode, [N].
         elapsed: control steps made in the present episode, [N].
@@ -65,13 +75,17 @@ class Episodes:
         dtype: np.dtype[Any],
         max_steps: int,
         capture_nan: Path | None,
+        variants: Variants | None = None,
+        randomise: RandomiseConfig | None = None,
     ) -> None:
         self.task, self.params, self.num, self.max_steps = task, params, num, max_steps
+        self.variants, self.next_variant = variants, np.zeros(num, np.int64)
         fields = tuple(dict.fromkeys((*task.fields, *task.previous)))
-        self.simulation = Simulation(task.model(params), num, threads, fields, task.frame_skip, task.fresh)
-        self.table = Table(task, params, dtype)
+        model = task.model(params) if variants is None else variants.models[0]
+        self.simulation = Simulation(model, num, threads, fields, task.frame_skip, task.fresh)
+        self.table = Table(task, params, dtype, variants)
         self.generators = generators.spawn(seed, num)
-        self.variables: dict[str, np.ndarray] = {}
+        self.variables: dict[str, np.ndarray] = {} if variants is None else {INDEX: np.zeros(num, np.int64)}
         self.elapsed = np.zeros(num, np.int64)
         self.success = np.zeros(num, bool)
         self.obs: Groups = {}
@@ -80,13 +94,17 @@ class Episodes:
         self._ranges = self._declared_ranges()
         self._inside = None if self._ranges is None else self.simulation.watch(self._intervals(self._ranges))
         self.sees_ends = self._inside is not None
+        self.random = self._randomised(randomise) if randomise is not None else None
         self._capture_nan = capture_nan
         self._never_succeeds = task.success is None
 
     def begin(self) -> None:
         """Start every episode and check the task's terms on it."""
         self.restart(np.arange(self.num))
-        self.table.check(self.now(), np.zeros((self.num, len(self.task.action_names))), self.num)
+        # With variants, on so many rows that numbers of environments cannot pass for columns by broadcasting.
+        ids = None if self.variants is None else np.resize(np.arange(self.num), _CHECKED_ROWS)
+        rows = self.num if ids is None else len(ids)
+        self.table.check(self.now(ids), np.zeros((rows, len(self.task.action_names))), rows)
         self.obs = self.observe()
 
     def advance(self, action: Float[np.ndarray, "env action"], ids: Ids | None = None) -> Transition:
@@ -94,6 +112,8 @@ class Episodes:
         previous = {name: self.simulation.data[name].copy() for name in self.task.previous}
         before = self.simulation.state.copy() if self._capture_nan else None
         self._command(action, ids)
+        if self.random is not None:
+            self.random.push(self.elapsed, ids)
         broken = self.simulation.step(ids)
         if ids is None:
             self.elapsed += 1
@@ -103,7 +123,7 @@ class Episodes:
         if self._inside is not None:
             state.memo[self._ranges] = self._inside
         step = Transition(
-            self.table.observe(state, self.num),
+            self._measured(self.table.observe(state, self.num)),
             self.table.reward(state, action, self.num),
             self.table.terminated(state, self.num),
             self.elapsed >= self.max_steps,
@@ -136,10 +156,18 @@ class Episodes:
         """Draw a start for each of `ids` from its own generator."""
         if not len(ids):
             return
-        draws = [self.task.reset(self.generators[i], self.simulation.model, self.params) for i in ids]
+        defaults = None
+        if self.variants is not None:
+            self._set_variants(self.next_variant[ids], ids)
+            defaults = self.variants.defaults[self.variant[ids]]
+        if self.random is not None:
+            self.random.begin(generators.pack([self.generators[i] for i in ids]), ids)
+        draws = [self.task.reset(self.generators[i], *self._setting(i)) for i in ids]
         rows = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
         fields = {name: values for name, values in rows.items() if self.simulation.is_state(name)}
-        self.simulation.restart(ids, fields)
+        self.simulation.restart(ids, fields, defaults)
+        if self.random is not None:
+            self.random.settle(ids)
         for name in rows.keys() - fields.keys():
             self._variable(name, rows[name])[ids] = rows[name]
         self.elapsed[ids], self.success[ids] = 0, False
@@ -152,26 +180,79 @@ class Episodes:
             variables = {name: values[ids] for name, values in variables.items()}
         return State(data, data, variables)
 
+    def metrics(self) -> dict[str, np.ndarray]:
+        """The task's figures of the present episodes, [N] each."""
+        return {name: np.nan_to_num(values) for name, values in self.table.metrics(self.now()).items()}
+
     def observe(self, ids: Ids | None = None) -> Groups:
         """Observation groups of the present states."""
-        return self.table.observe(self.now(ids), self.num if ids is None else len(ids))
+        return self._measured(self.table.observe(self.now(ids), self.num if ids is None else len(ids)), ids)
 
     def save(self, ids: Ids) -> dict[str, np.ndarray]:
         """Everything that decides the future of `ids`, one row each."""
         rows = self.simulation.save(ids)
         rows |= {f"variable/{name}": values[ids] for name, values in self.variables.items()}
         rows |= {"elapsed": self.elapsed[ids], "success": self.success[ids]}
+        if self.variants is not None:
+            rows[NEXT] = self.next_variant[ids]
+        if self.random is not None:
+            rows |= self.random.save(ids)
         return rows | {"generator": generators.pack([self.generators[i] for i in ids])}
 
     def load(self, rows: Mapping[str, np.ndarray], ids: Ids) -> None:
         """Put saved rows into environments `ids`."""
         self._check_rows(rows, ids)
+        if self.variants is not None:
+            self._check_variants(rows)
+            self._set_variants(rows[f"variable/{INDEX}"], ids)
+            self.next_variant[ids] = rows[NEXT]
+        if self.random is not None:
+            self.random.load(rows, ids)
         self.simulation.load(rows, ids)
         for name, values in self.variables.items():
             values[ids] = rows[f"variable/{name}"]
         self.elapsed[ids], self.success[ids] = rows["elapsed"], rows["success"]
         generators.unpack(rows["generator"], self.generators, ids)
         self.obs = self.observe()
+
+    @property
+    def variant(self) -> Int[np.ndarray, " env"]:
+        """The variant of each environment's present episode."""
+        return self.variables[INDEX] if self.variants is not None else np.zeros(self.num, np.int64)
+
+    def _randomised(self, config: RandomiseConfig) -> Randomised | None:
+        if not any(name in PHYSICS for name in config.active):
+            return None
+        period_s = self.simulation.model.opt.timestep * self.task.frame_skip
+        return Randomised(self.simulation, config, self.task.observations, period_s, self._base)
+
+    def _base(self, field: str, ids: Ids) -> np.ndarray:
+        """A model field of `ids` before any draw: their variants', or all environments' own."""
+        if self.variants is not None and field in self.variants.fields:
+            return self.variants.fields[field][self.variant[ids]]
+        return np.asarray(getattr(self.simulation.model, field))[None]
+
+    def _measured(self, obs: Groups, ids: Ids | None = None) -> Groups:
+        """Observations as the sensors give them."""
+        if self.random is not None:
+            env = np.arange(self.num) if ids is None else ids
+            self.random.measure(obs, self.elapsed[env], env)
+        return obs
+
+    def _set_variants(self, variant: Int[np.ndarray, " row"], ids: Ids) -> None:
+        """Environments `ids` become other variants, their models included."""
+        assert self.variants is not None
+        changed = self.variant[ids] != variant
+        self.variables[INDEX][ids] = variant
+        if changed.any() and self.variants.fields:
+            self.simulation.give(self.variants.values(variant[changed]), ids[changed])
+
+    def _setting(self, env: int) -> tuple[mujoco.MjModel, Params]:
+        """Model and parameters that an environment's next episode is drawn with."""
+        if self.variants is None:
+            return self.simulation.model, self.params
+        chosen = int(self.variant[env])
+        return self.variants.models[chosen], self.variants.params[chosen]
 
     def _declared_ranges(self) -> tuple[Range, ...] | None:
         """What an episode must stay within, None where the task's end is not that of ranges of the physics state."""
@@ -180,19 +261,27 @@ class Episodes:
             return ()
         if not isinstance(ends, Outside) or not all(self.simulation.is_state(r.field) for r in ends.ranges):
             return None
+        if self.variants is not None and not all(r.bounds in self.variants.common for r in ends.ranges):
+            return None
         return ends.ranges
 
     def _intervals(self, ranges: tuple[Range, ...]) -> list[Interval]:
-        bounds = [(r, *self.params[r.bounds]) for r in ranges]
+        params = self.params if self.variants is None else self.variants.common
+        bounds = [(r, *params[r.bounds]) for r in ranges]
         interval = self.simulation.interval
         return [interval(r.field, r.start, r.stop, low, high, r.closed) for r, low, high in bounds]
 
     def _command(self, action: np.ndarray, ids: Ids | None) -> None:
         if self.task.control is None:
-            self._write("ctrl", action, ids)
+            self._write("ctrl", self._sent(action, ids), ids)
             return
-        for name, values in self.task.control(np, self.now(), action, self.params).items():
-            self._write(name, values, ids)
+        state = self.now()
+        for name, values in self.task.control(np, state, action, self.table.params(state)).items():
+            self._write(name, self._sent(values, ids) if name == "ctrl" else values, ids)
+
+    def _sent(self, control: np.ndarray, ids: Ids | None) -> np.ndarray:
+        """The commands that reach the actuators."""
+        return control if self.random is None else self.random.late(control, ids)
 
     def _write(self, name: str, values: np.ndarray, ids: Ids | None) -> None:
         target = self.variables[name] if name in self.variables else self.simulation.field(name)
@@ -231,6 +320,15 @@ class Episodes:
             np.savez(path, ids=ids, physics=before[ids], action=action[ids], elapsed=self.elapsed[ids])
         self.nan_resets += len(ids)
 
+    def _check_variants(self, rows: Mapping[str, np.ndarray]) -> None:
+        assert self.variants is not None
+        found = np.concatenate([rows[f"variable/{INDEX}"], rows[NEXT]])
+        if len(found) and not 0 <= found.min() <= found.max() < len(self.variants.names):
+            raise SpecError(
+                f"the saved state has variants up to {found.max()} where {self.task.id} has "
+                f"{len(self.variants.names)}: save it from the same variants"
+            )
+
     def _check_rows(self, rows: Mapping[str, np.ndarray], ids: Ids) -> None:
         expected = self.save(ids[:1])
         for name, like in expected.items():
@@ -244,6 +342,9 @@ class Episodes:
                 )
 
 
+_CHECKED_ROWS = 1009
+
+
 def merged_params(task: MujocoTask, params: Mapping[str, Any]) -> Params:
     """The task's defaults overridden by name."""
     for name, value in params.items():
@@ -251,6 +352,19 @@ def merged_params(task: MujocoTask, params: Mapping[str, Any]) -> Params:
             raise ConfigError(unknown_name(f"parameter of {task.id}", name, task.params))
         _check_param(task, name, value)
     return {**task.params, **params}
+
+
+def named_params(
+    task: MujocoTask, params: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Params]:
+    """All parameters of each variant: the task's defaults, overridden by `params`, overridden by the variant's own."""
+    for name, values in variants.items():
+        if not isinstance(values, Mapping):
+            raise ConfigError(
+                f"variant {name} of {task.id} is {values!r}: give parameters by name, such as {{{name}: "
+                f"{{{next(iter(task.params), 'parameter')}: value}}}}"
+            )
+    return {str(name): merged_params(task, {**params, **values}) for name, values in variants.items()}
 
 
 def _check_param(task: MujocoTask, name: str, value: Any) -> None:

@@ -18,6 +18,7 @@ from robo_rlft.envs.mujoco.render import FAST, View, camera_number
 from robo_rlft.envs.mujoco.simulation import Ids, Simulation
 from robo_rlft.envs.mujoco.table import Groups
 from robo_rlft.envs.mujoco.visuals import Visuals
+from robo_rlft.envs.randomise import RandomiseConfig
 from robo_rlft.errors import ConfigError, SpecError
 from robo_rlft.spec import IMAGE_PREFIX, ArraySpec
 
@@ -30,7 +31,8 @@ class ImageObservations:
 
     Args:
         simulation: the environments' physics.
-        config: cameras, size, randomisation.
+        config: cameras and size.
+        randomise: how the looks of episodes differ.
 
     Attributes:
         present: the newest images by key, uint8 [N, height, width, 3]. `look` replaces the arrays, never changes them.
@@ -39,8 +41,8 @@ class ImageObservations:
         ConfigError: an unknown camera or an impossible size.
     """
 
-    def __init__(self, simulation: Simulation, config: ImagesConfig) -> None:
-        self._simulation, self._config = simulation, config
+    def __init__(self, simulation: Simulation, config: ImagesConfig, randomise: RandomiseConfig) -> None:
+        self._simulation, self._randomise = simulation, randomise
         if len(config.size) != 2 or min(config.size) < 1:
             raise ConfigError(f"env.images.size is {config.size}: give height and width, e.g. env.images.size=[96,96]")
         self._size = (int(config.size[0]), int(config.size[1]))
@@ -86,7 +88,7 @@ class ImageObservations:
         if self._randomised:
             if STATE_KEY not in rows:
                 raise SpecError(
-                    "the saved state does not say how its episodes look: save it with the same env.images.randomise"
+                    "the saved state does not say how its episodes look: save it with the same env.randomise"
                 )
             self._set_looks(rows[STATE_KEY], ids)
         self.look(ids)
@@ -99,12 +101,12 @@ class ImageObservations:
 
     @property
     def _randomised(self) -> bool:
-        return bool(self._numbers) and self._config.randomise.any
+        return bool(self._numbers) and self._randomise.looks
 
     def _set_looks(self, episodes: UInt64[np.ndarray, "row 6"], ids: Ids) -> None:
         self._episodes[ids] = episodes
         for i, episode in zip(ids, episodes, strict=True):
-            self._looks[i] = visuals.draw(self._simulation.model, episode, self._config.randomise)
+            self._looks[i] = visuals.draw(self._simulation.model, episode, self._randomise)
 
     def _open(self) -> View:
         if self._view is None:

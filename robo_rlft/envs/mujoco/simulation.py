@@ -5,6 +5,7 @@ Nothing here knows rewards or episodes; `episodes` puts those on top.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -69,6 +70,7 @@ class Simulation:
         self._post = tuple(n for n in self.outputs if n in POST_CONSTRAINT_FIELDS)
         self._stepper = self._make_stepper()
         self._models: list[mujoco.MjModel] = []
+        self._given: frozenset[str] = frozenset()
 
     @property
     def model(self) -> mujoco.MjModel:
@@ -125,12 +127,17 @@ class Simulation:
         # The batch stops recording at any warning, not only at those that leave no meaningful state.
         return Substeps(ends, self._warned(slice(None)))
 
-    def restart(self, ids: Ids, values: Mapping[str, np.ndarray]) -> None:
+    def restart(self, ids: Ids, values: Mapping[str, np.ndarray], defaults: np.ndarray | None = None) -> None:
         """Put simulations back to the model's defaults, write some state fields, and compute the derived fields.
 
         Contact forces start at 0: they are those of a step, and none was made.
+
+        Args:
+            ids: which.
+            values: state fields, one row each.
+            defaults: rows of the state to begin with instead of the model's own.
         """
-        self.state[ids] = self._default_row
+        self.state[ids] = self._default_row if defaults is None else defaults
         for name, rows in values.items():
             self.field(name)[ids] = rows
         if self.outputs:
@@ -144,7 +151,7 @@ class Simulation:
         rows |= {f"output/{name}": self.data[name][ids] for name in self.outputs}
         if not models:
             return rows
-        return rows | {f"model/{name}": self.batch.expand(name)[ids] for name in self.randomised}
+        return rows | {f"model/{name}": self.batch.expand(name)[ids] for name in self._saved}
 
     def load(self, rows: Mapping[str, np.ndarray], ids: Ids) -> None:
         """Put saved rows into simulations `ids`."""
@@ -157,19 +164,33 @@ class Simulation:
         for name in self.outputs:
             self.overwrite(name, ids, rows[f"output/{name}"])
 
+    def give(self, fields: Mapping[str, np.ndarray], ids: Ids, constants: bool = False) -> None:
+        """Write rows of model fields that whoever calls this can give again: they are no part of a saved state.
+
+        Args:
+            fields: all that differ from the model, those that MuJoCo derives from others included.
+            ids: simulations.
+            constants: let MuJoCo derive those others.
+        """
+        for name, rows in fields.items():
+            self.batch.expand(name)[ids] = rows
+        if constants and mujoco.MjModel._setconst_inputs & fields.keys():
+            self.batch.set_const(np.unique(ids))
+        new = [name for name in fields if name not in self.randomised]
+        self._given |= set(new)
+        self.randomised += tuple(new)
+        self._follow(ids)
+
     def randomise(self, field: str, values: np.ndarray, ids: Ids) -> None:
         """Give simulations `ids` their own values of a model field, [n, ...] or anything that broadcasts to it."""
         if field not in MODEL_FIELDS:
             raise ConfigError(unknown_name("MuJoCo model field", field, MODEL_FIELDS))
         self.batch.expand(field)[ids] = values
         self.randomised = tuple(dict.fromkeys((*self.randomised, field)))
+        self._given -= {field}
         if field in mujoco.MjModel._setconst_inputs or field.startswith("opt."):
             self.batch.set_const(np.unique(ids))
-        for name in [n for n in self.data if n in MODEL_FIELDS]:
-            self.data[name] = self._bind(name)
-        if self._stepper is not None:
-            self._models = [self.batch.get_model(i, model) for i, model in enumerate(self._models or [None] * self.num)]
-            self._stepper.use_models(self._models)
+        self._follow(ids)
 
     def overwrite(self, name: str, ids: Ids, rows: np.ndarray) -> None:
         """Write a derived field: one saved with its state lags it by a substep, which no computation brings back."""
@@ -193,18 +214,31 @@ class Simulation:
             self._fields[name] = self.batch.bind(name)
         return self._fields[name]
 
+    @property
+    def _saved(self) -> list[str]:
+        return [name for name in self.randomised if name not in self._given]
+
+    def _follow(self, ids: Ids) -> None:
+        """Whatever holds on to model values learns that those of `ids` have changed."""
+        for name in [n for n in self.data if n in MODEL_FIELDS]:
+            self.data[name] = self._bind(name)
+        if self._stepper is None:
+            return
+        if not self._models:
+            self._models, ids = [copy.copy(self.model) for _ in range(self.num)], np.arange(self.num)
+        for i in ids:
+            self._models[i] = self.batch.get_model(int(i), self._models[i])
+        self._stepper.use_models(self._models)
+
     def _bind(self, name: str) -> np.ndarray:
         if name in DATA_FIELDS:
             return self.field(name)
         if name not in MODEL_FIELDS:
             raise ConfigError(unknown_name("MuJoCo field", name, DATA_FIELDS | MODEL_FIELDS))
-        # MuJoCo 3.17 has it, under a name of its own.
-        expanded = getattr(self.batch, "expanded", None) or self.batch._expanded_values
-        values = expanded(name)
-        if values is None:
-            shared = np.asarray(getattr(self.model, name))
-            return np.broadcast_to(shared, (self.num, *shared.shape))
-        return values
+        if self.randomised:  # perhaps this one, or one it is derived from
+            return self.batch.expand(name)
+        shared = np.asarray(getattr(self.model, name))
+        return np.broadcast_to(shared, (self.num, *shared.shape))
 
     def _make_stepper(self) -> NativeStepper | PostConstraintStepper | None:
         """What steps instead of the batch, None for nothing."""

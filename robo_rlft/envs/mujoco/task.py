@@ -37,6 +37,8 @@ class State:
 
 ObservationFn = Callable[[Any, State, Params], Array]
 """(xp, state, params) -> [N, width]"""
+MetricFn = Callable[[Any, State, Params], Array]
+"""(xp, state, params) -> [N], a figure of the episode so far"""
 RewardFn = Callable[[Any, State, Array, Params], Array]
 """(xp, state, action, params) -> [N]"""
 ConditionFn = Callable[[Any, State, Params], Array]
@@ -56,6 +58,8 @@ class Observation:
     names: tuple[str, ...]
     units: tuple[str, ...] = ()
     group: str = "policy"
+    measured: bool = True
+    """Sensors give it, so that it can be noisy; a command or the last action is known."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class MujocoTask:
         rewards: summed with their weights.
         terminated: ends an episode; None never does. An `Outside` of `ranges` lets chunks stop in compiled code.
         success: marks the task as done (reported, and remembered until the episode ends); None if the task has none.
+        metrics: figures of an episode by name, from its start to the present state (mean errors).
         reset: draws one environment's start.
         control: maps an action to `ctrl` and task variables; None copies the action to `ctrl`.
         fields: MjData fields the terms read.
@@ -89,6 +94,8 @@ class MujocoTask:
         action_low, action_high: bounds, one value or one per entry. Actions are clipped to them.
         action_names: one name per entry.
         params: defaults of the task's parameters; users override them by name.
+        variants: named ways to set up an episode, each some of the parameters with other values (terrain levels,
+            clearances); users may give others. Without any, every episode has the parameters as they are.
         cameras: names of the model's cameras, the first is the default view.
     """
 
@@ -102,6 +109,7 @@ class MujocoTask:
     action_names: tuple[str, ...]
     terminated: ConditionFn | None = None
     success: ConditionFn | None = None
+    metrics: Mapping[str, MetricFn] = field(default_factory=dict)
     control: ControlFn | None = None
     fields: tuple[str, ...] = ("qpos", "qvel")
     previous: tuple[str, ...] = ()
@@ -109,5 +117,6 @@ class MujocoTask:
     action_low: float | tuple[float, ...] = -1.0
     action_high: float | tuple[float, ...] = 1.0
     params: Params = field(default_factory=dict)
+    variants: Mapping[str, Params] = field(default_factory=dict)
     cameras: tuple[str, ...] = ()
     description: str = ""

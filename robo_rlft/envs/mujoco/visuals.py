@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Float, UInt64
 
-from robo_rlft.envs.images import RandomiseConfig
+from robo_rlft.envs.randomise import RandomiseConfig
 
 Visuals = Mapping[str, np.ndarray]
 """Fields of MjModel by name, for one environment."""

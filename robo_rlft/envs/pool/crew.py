@@ -27,6 +27,7 @@ class Description:
     metrics: tuple[str, ...]
     variants: tuple[str, ...]
     has_expert: bool
+    survives_fork: bool
 
 
 class Crew:
@@ -46,7 +47,7 @@ class Crew:
     def describe(self) -> Description:
         """Of the first environment; the others are made alike."""
         env = self.slots[self.rows[0]].env
-        capabilities = env.has_success, env.metrics, env.variants, env.has_expert
+        capabilities = env.has_success, env.metrics, env.variants, env.has_expert, env.survives_fork
         return Description(env.robot, env.fidelity, env.drift, *capabilities)
 
     def reset(self, seeds: Mapping[int, int | None]) -> list[str]:
@@ -95,6 +96,15 @@ class Crew:
     def render(self, rows: Sequence[int], camera: str | None, size: tuple[int, int]) -> list[np.ndarray]:
         """Images of some rows."""
         return [self.slots[row].env.render(camera, size) for row in rows]
+
+    def become(self, row: int) -> None:
+        """Its one environment is now that of another row, in the middle of the episode it is in."""
+        [(before, slot)] = self.slots.items()
+        self.rows, self.slots = [row], {row: slot}
+        slot.nan_resets = int(self.arrays["nan_resets"][row])
+        for key, values in self.arrays.items():
+            if key.startswith("obs/") or key in ("success", "metrics"):
+                values[row] = values[before]
 
     def close(self) -> None:
         """Close every environment."""

@@ -17,7 +17,7 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record, space_of
+from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Fidelity, Obs, Record, space_of
 from robo_rlft.envs.checks import checked_actions, checked_ids
 from robo_rlft.envs.pool.crew import Description
 from robo_rlft.envs.pool.hosts import Host, LocalHost, ProcessHost, WorkerDiedError
@@ -149,6 +149,29 @@ class PoolEnv(BatchEnv):
             raise SpecError(f"{self.robot.env_id} got states of other environments: expected {len(rows)} rows each")
         states = {row: {k: v[i] for k, v in state.items()} for i, row in enumerate(rows)}
         self._words = self._spread("load", states)
+        return self._obs("obs")
+
+    @property
+    def fork_fidelity(self) -> Fidelity:
+        """See `BatchEnv.fork_fidelity`."""
+        alone = self._shared and len(self.hosts) == self.num_envs
+        return "exact" if alone and self.hosts[0].description.survives_fork else self.fidelity
+
+    def fork(self, row: int, ids: Sequence[int]) -> Obs:
+        """See `BatchEnv.fork`. Copies processes where states do not come back exactly and the simulator allows it."""
+        if self.fidelity == self.fork_fidelity:
+            return super().fork(row, ids)
+        if not self._begun:
+            self.reset()
+        leader = self.hosts[int(checked_ids([row], self.num_envs)[0])]
+        for i in checked_ids(ids, self.num_envs).tolist():
+            follower = self.hosts[i]
+            if follower is leader:
+                continue
+            assert isinstance(leader, ProcessHost)
+            assert isinstance(follower, ProcessHost)
+            follower.succeed(leader)
+            self._words[i] = self._words[row]
         return self._obs("obs")
 
     @property
@@ -363,6 +386,8 @@ def _seeds_of(seed: int | Sequence[int] | None, ids: Int[np.ndarray, " row"]) ->
 
 
 def _let_go(hosts: Sequence[Host], arenas: dict[str, Arena]) -> None:
+    for host in hosts:  # side by side: a process that was copied waits for its copies
+        host.dismiss()
     for host in hosts:
         host.close()
     for arena in arenas.values():

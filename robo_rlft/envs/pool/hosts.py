@@ -12,9 +12,12 @@ import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import send_handle
 from typing import Any, Protocol
 
 from robo_rlft.envs.pool.crew import Crew, Description
+from robo_rlft.envs.pool.forking import ForkedProcess
 from robo_rlft.envs.pool.memory import Arena
 from robo_rlft.envs.pool.single import SingleFactory
 from robo_rlft.envs.pool.worker import work
@@ -23,7 +26,11 @@ from robo_rlft.errors import UserError
 log = logging.getLogger(__name__)
 TIMEOUT_S = 600.0
 """A worker that is silent for so long counts as hung."""
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+ONE_THREAD: dict[str, str] = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
 """Of workers: there are as many of them as cores."""
 
 
@@ -46,6 +53,9 @@ class Host(Protocol):
     def receive(self) -> Any:
         """The result of the last order."""
         ...
+
+    def dismiss(self) -> None:
+        """Begin to end, without waiting for it."""
 
     def close(self) -> None:
         """End."""
@@ -71,6 +81,9 @@ class LocalHost:
     def receive(self) -> Any:
         """See `Host`."""
         return self._result
+
+    def dismiss(self) -> None:
+        """See `Host`."""
 
     def close(self) -> None:
         """See `Host`."""
@@ -165,10 +178,34 @@ class ProcessHost:
             raise result
         raise RuntimeError(f"{self.name} failed:\n{result}")
 
-    def close(self) -> None:
+    def succeed(self, leader: ProcessHost) -> None:
+        """Replace the process by a copy of another host's, which goes on with that one's episode as this row.
+
+        Raises:
+            WorkerDiedError, UserError: the leader is gone, or cannot be copied.
+        """
+        ours, theirs = multiprocessing.get_context("forkserver").Pipe()
+        try:
+            leader.send("fork", self.rows[0])
+            send_handle(leader._pipe, theirs.fileno(), leader._process.pid)
+            pid = leader.receive()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._abandon()
+        self._pipe, self._process = ours, ForkedProcess(pid)
+        self.receive()
+
+    def dismiss(self) -> None:
         """See `Host`."""
         with contextlib.suppress(OSError):
             self._pipe.send(("close",))
+
+    def close(self) -> None:
+        """See `Host`."""
+        self.dismiss()
         self._process.join(5.0)
         self._abandon()
 
@@ -177,7 +214,9 @@ class ProcessHost:
         context.set_forkserver_preload([work.__module__, *self._preload])
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, self._make, self.rows, list(seeds))
-        self._process = context.Process(target=work, args=arguments, daemon=True, name=f"robo-rlft-{self.number}")
+        self._process: BaseProcess | ForkedProcess = context.Process(
+            target=work, args=arguments, daemon=True, name=f"robo-rlft-{self.number}"
+        )
         with _environment(ONE_THREAD), _main_hidden(self._make):
             self._process.start()
         theirs.close()

@@ -51,6 +51,7 @@ class SingleEnv(ABC):
         variants: see `BatchEnv.variants`.
         instruction: what the present episode asks for, in words.
         has_expert: `expert_action` gives demonstrations.
+        survives_fork: after `os.fork()` in the middle of an episode both processes go on, equally.
     """
 
     robot: RobotSpec
@@ -61,6 +62,7 @@ class SingleEnv(ABC):
     variants: tuple[str, ...] = ("",)
     instruction: str = ""
     has_expert: bool = False
+    survives_fork: bool = False
 
     @abstractmethod
     def reset(self, seed: int, variant: int) -> None:

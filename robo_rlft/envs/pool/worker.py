@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from robo_rlft.envs.pool.crew import Crew
+from robo_rlft.envs.pool.forking import Offspring
 from robo_rlft.envs.pool.memory import Attached
 from robo_rlft.errors import UserError
 
@@ -27,6 +28,7 @@ def work(pipe: Connection, make: bytes, rows: Sequence[int], seeds: Sequence[int
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     crew: Crew | None = None
     arenas: list[Attached] = []
+    offspring = Offspring()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             crew = Crew(pickle.loads(make), rows, seeds)
@@ -35,12 +37,16 @@ def work(pipe: Connection, make: bytes, rows: Sequence[int], seeds: Sequence[int
             pipe.send(("failed", _sendable(error)))
             return
         while (message := pipe.recv())[0] != "close":
-            pipe.send(_answer(crew, arenas, message))
+            if message[0] == "fork":
+                pipe = offspring.fork(pipe, crew, message[1])
+            else:
+                pipe.send(_answer(crew, arenas, message))
     if crew is not None:
         crew.close()
         crew.arrays = {}
     for arena in arenas:
         arena.close()
+    offspring.wait()
 
 
 def _answer(crew: Crew, arenas: list[Attached], message: tuple[Any, ...]) -> tuple[str, Any]:

@@ -111,8 +111,8 @@ def inserted(xp: Any, state: State, params: Params) -> Array:
 def overloaded(xp: Any, state: State, params: Params) -> Array:
     """The arm pushes harder than the parts bear: a robot's protective stop. A limit of 0 N switches it off."""
     force = state.data["actuator_force"][:, :3]
-    limit = params["force_limit"] or float("inf")
-    return xp.sum(force * force, -1) > limit**2
+    limit = params["force_limit"]
+    return (limit > 0.0) & (xp.sum(force * force, -1) > limit**2)
 
 
 def ended(xp: Any, state: State, params: Params) -> Array:

@@ -1,0 +1,1 @@
+"""Legged robots that track commanded velocities, on primitive models of our own."""
