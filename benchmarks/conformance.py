@@ -1,7 +1,7 @@
 """What each environment can do: the file behind `robo-rlft list envs`, and the tables of docs/simulators.md.
 
-python -m benchmarks.conformance ID ...        check environments (all that are recorded, without names), then write both
-python -m benchmarks.conformance --page        write the tables only
+python -m benchmarks.conformance ID ...     check environments (without names all that are recorded), then write both
+python -m benchmarks.conformance --page     write the tables only
 """
 
 from __future__ import annotations
@@ -66,13 +66,8 @@ def filled(page: str, records: Records) -> str:
 
 def tables(records: Records) -> str:
     """One table of what each environment can do, and the reasons behind every "no"."""
-    rows = [
-        [f"`{i}`", *(cell(record["rules"].get(rule)) for rule in COLUMNS), _versions(record)]
-        for i, record in records.items()
-    ]
-    reasons = "\n".join(
-        f"- `{env_id}`, {rule.replace('_', ' ')}: {detail}" for env_id, rule, detail in _reasons(records)
-    )
+    rows = [_row(env_id, record) for env_id, record in records.items()]
+    reasons = "\n".join(_reasons(records))
     parts = [table(["environment", *COLUMNS.values(), "versions"], rows)]
     parts += ["What a “no” means:", reasons] if reasons else []
     return "\n\n".join(parts)
@@ -96,15 +91,16 @@ def _recorded(env_id: str, records: dict[str, Any]) -> bool:
     return not failed
 
 
-def _versions(record: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+def _row(env_id: str, record: Mapping[str, Any]) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return [f"`{env_id}`", *(cell(record["rules"].get(rule)) for rule in COLUMNS), versions]
 
 
-def _reasons(records: Records) -> Iterator[tuple[str, str, str]]:
+def _reasons(records: Records) -> Iterator[str]:
     for env_id, record in records.items():
         for rule, found in record["rules"].items():
             if found["status"] == "cannot":
-                yield env_id, rule, found["detail"]
+                yield f"- `{env_id}`, {rule.replace('_', ' ')}: {found['detail']}"
 
 
 if __name__ == "__main__":

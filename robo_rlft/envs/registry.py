@@ -298,6 +298,14 @@ register("ArmPickPlace", f"{_TASKS}.arm.pick_place:TASK", "7-joint arm carries a
 register(
     "ArmPegInsert", f"{_TASKS}.arm.peg_insert:TASK", "7-joint arm inserts a peg with 1 mm clearance, sparse reward"
 )
+register_family(
+    "genesis",
+    "robo_rlft.envs.genesis",
+    "Genesis: Unitree Go2 and Franka Panda, many at a time on the CPU or a GPU",
+    "PandaLift",
+    extra="genesis",
+    package="genesis",
+)
 _LEGGED = f"{_TASKS}.legged"
 register("QuadrupedFlat", f"{_LEGGED}.quadruped:FLAT", "15 kg quadruped follows velocity commands on a plane")
 register("QuadrupedRough", f"{_LEGGED}.quadruped:ROUGH", "15 kg quadruped follows velocity commands on rough ground")
@@ -321,4 +329,38 @@ register_family(
 )
 register_family(
     "mjx", "robo_rlft.envs.mjx.family", "any of the MuJoCo tasks above on a GPU, by JAX", "Hopper", "mjx", "jax"
+)
+_SUITES = "robo_rlft.envs.suites"
+register_family("gymnasium", f"{_SUITES}.any_gymnasium", "any environment that Gymnasium knows", "Pendulum-v1")
+register_family(
+    "dm_control",
+    f"{_SUITES}.control_suite",
+    "DeepMind Control Suite: 30 bodies, rewards from 0 to 1",
+    "cheetah-run",
+    "dm-control",
+    "dm_control",
+)
+register_family(
+    "metaworld",
+    f"{_SUITES}.meta_world",
+    "Meta-World: a Sawyer arm and fifty tasks, alone or as MT10 and MT50",
+    "reach-v3",
+    "metaworld",
+    "metaworld",
+)
+register_family(
+    "libero",
+    f"{_SUITES}.libero",
+    "LIBERO: 130 household tasks told in words, five suites",
+    "libero_object/0",
+    "libero",
+    "libero",
+)
+register_family(
+    "ogbench",
+    f"{_SUITES}.ogbench_tasks",
+    "OGBench's manipulation: cubes, a scene with drawer and window, puzzles of buttons",
+    "cube-single-v0",
+    "ogbench",
+    "ogbench",
 )
