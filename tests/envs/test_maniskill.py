@@ -19,7 +19,7 @@ pytest.importorskip("mani_skill", reason="extra maniskill")
 
 from robo_rlft.envs import conformance, experts, make
 from robo_rlft.envs.base import BatchEnv
-from robo_rlft.envs.images import ImagesConfig, RandomiseConfig
+from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.envs.maniskill import headless, library, tasks
 from robo_rlft.envs.maniskill.panda import jacobian
 from robo_rlft.errors import ConfigError
@@ -243,7 +243,6 @@ def test_nothing_is_downloaded_or_asked(monkeypatch: pytest.MonkeyPatch) -> None
         ({"task_args": {"colour": "red"}}, "unexpected keyword argument 'colour'"),
         ({"sim_backend": "cuda"}, "physx_cuda"),
         ({"sim_backend": "physx_cuda"}, "needs device=cuda"),
-        ({"images": ImagesConfig(["base_camera"], randomise=RandomiseConfig(colour=0.5))}, "cannot be randomised"),
     ],
 )
 def test_messages(params: dict[str, Any], says: str) -> None:
