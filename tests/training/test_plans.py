@@ -105,5 +105,5 @@ def test_files_that_are_none(tmp_path: Path, plans: Path) -> None:
         load_plans(tmp_path / "other.npz")
     held = dict(np.load(plans))
     np.savez(tmp_path / "short.npz", **held | {"actions": held["actions"][:-1]})
-    with pytest.raises(DataError, match="do not fit"):
+    with pytest.raises(DataError, match="57 steps of 3 seeds in 56 rows"):
         load_plans(tmp_path / "short.npz")

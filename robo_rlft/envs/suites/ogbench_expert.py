@@ -91,16 +91,30 @@ def _wanted(env: Any) -> Iterator[Wish]:
 def _scene(env: Any) -> Iterator[Wish]:
     cubes, buttons, drawer, window = env._compute_successes()
     goal = env._data.mocap_pos[env._cube_target_mocap_ids[0]]
-    inside = goal[1] < env._target_sampling_bounds[0][1]
-    if not all(cubes):
-        if inside and env._data.joint("drawer_slide").qpos[0] > _OPEN_M + _NEARLY_M:
-            yield from _moved(env, "drawer", _OPEN_M)
+    if goal[1] >= env._target_sampling_bounds[0][1]:
         yield from _cubes(env, cubes)
+    elif not env._is_in_drawer(env._data.joint("object_joint_0").qpos[:3]):
+        yield from _into_drawer(env)
     if not drawer:
         yield from _moved(env, "drawer", env._target_drawer_pos)
     if not window:
         yield from _moved(env, "window", env._target_window_pos)
     yield from (_press(env, i) for i, done in enumerate(buttons) if not done)
+
+
+def _into_drawer(env: Any) -> Iterator[Wish]:
+    """Its place in the drawer moves with the drawer, which has to be open."""
+    position = env._data.joint("drawer_slide").qpos
+    if position[0] > _OPEN_M + _NEARLY_M:
+        yield from _moved(env, "drawer", _OPEN_M)
+    kind, target = _carried(env, 0)
+
+    def moved() -> Info:
+        told = target()
+        told["privileged/target_block_pos"][1] += env._target_drawer_pos - position[0]
+        return told
+
+    yield kind, moved
 
 
 def _moved(env: Any, part: str, to: float) -> Iterator[Wish]:
