@@ -19,6 +19,7 @@ pytest.importorskip("mani_skill", reason="extra maniskill")
 
 from robo_rlft.envs import conformance, experts, make
 from robo_rlft.envs.base import BatchEnv
+from robo_rlft.envs.conformance import rules
 from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.envs.maniskill import headless, library, tasks
 from robo_rlft.envs.maniskill.panda import jacobian
@@ -48,6 +49,13 @@ def random_actions(env: BatchEnv, steps: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("rule", conformance.RULES, ids=lambda rule: rule.__name__)
 def test_follows(rule: conformance.Rule) -> None:
+    """A task that steps quickly; the rules that contacts could break are also asked of PickCube."""
+    cart = "maniskill:MS-CartpoleBalance-v1"
+    conformance.follow(rule, lambda num_envs: make(cart, num_envs, workers=0, max_episode_steps=12))
+
+
+@pytest.mark.parametrize("rule", [rules.same_seed_same_episode, rules.chunk_equals_steps, rules.state_comes_back])
+def test_follows_with_contacts(rule: conformance.Rule) -> None:
     conformance.follow(rule, lambda num_envs: picker(num_envs, max_episode_steps=12))
 
 
@@ -135,7 +143,7 @@ def test_success_need_not_end_an_episode() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "episodes"), [("pd_joint_delta_pos", 10), ("pd_ee_delta_pos", 3), ("pd_ee_delta_pose", 3)]
+    ("mode", "episodes"), [("pd_joint_delta_pos", 5), ("pd_ee_delta_pos", 2), ("pd_ee_delta_pose", 2)]
 )
 def test_the_expert_succeeds(mode: str, episodes: int) -> None:
     env = picker(episodes, control_mode=mode)
