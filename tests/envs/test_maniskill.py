@@ -265,6 +265,7 @@ def test_a_missing_driver_is_named_with_what_mends_it(drawing: str, monkeypatch:
     env = picker(1)
     env.reset(seed=0)
     monkeypatch.setattr(headless, "can_draw", lambda: False)
+    monkeypatch.setattr(headless, "prepare", lambda: None)  # the stand-ins would stay for the tests after this one
     ask: dict[str, Callable[[], object]] = {
         "images": lambda: picker(1, images=ImagesConfig(["base_camera"])),
         "render": env.render,

@@ -109,7 +109,8 @@ def _row(tree: Any, i: int) -> Any:
 
 def batch(num_envs: int, task: str = "PickCube-v1", seed: int | None = 0, **changes: Any) -> ManiSkillGpuEnv:
     library.import_mani_skill()
-    settings = Settings(task, **{"max_episode_steps": 12} | changes)
+    chosen: dict[str, Any] = {"max_episode_steps": 12} | changes
+    settings = Settings(task, **chosen)
     return ManiSkillGpuEnv(Stacked(settings, num_envs), settings, seed=seed, dtype=torch.float32)
 
 
