@@ -19,7 +19,8 @@ pytest.importorskip("mani_skill", reason="extra maniskill")
 
 from robo_rlft.envs import conformance, experts, make
 from robo_rlft.envs.base import BatchEnv
-from robo_rlft.envs.images import ImagesConfig, RandomiseConfig
+from robo_rlft.envs.conformance import rules
+from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.envs.maniskill import headless, library, tasks
 from robo_rlft.envs.maniskill.panda import jacobian
 from robo_rlft.errors import ConfigError
@@ -48,6 +49,13 @@ def random_actions(env: BatchEnv, steps: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("rule", conformance.RULES, ids=lambda rule: rule.__name__)
 def test_follows(rule: conformance.Rule) -> None:
+    """A task that steps quickly; the rules that contacts could break are also asked of PickCube."""
+    cart = "maniskill:MS-CartpoleBalance-v1"
+    conformance.follow(rule, lambda num_envs: make(cart, num_envs, workers=0, max_episode_steps=12))
+
+
+@pytest.mark.parametrize("rule", [rules.same_seed_same_episode, rules.chunk_equals_steps, rules.state_comes_back])
+def test_follows_with_contacts(rule: conformance.Rule) -> None:
     conformance.follow(rule, lambda num_envs: picker(num_envs, max_episode_steps=12))
 
 
@@ -135,7 +143,7 @@ def test_success_need_not_end_an_episode() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "episodes"), [("pd_joint_delta_pos", 10), ("pd_ee_delta_pos", 3), ("pd_ee_delta_pose", 3)]
+    ("mode", "episodes"), [("pd_joint_delta_pos", 5), ("pd_ee_delta_pos", 2), ("pd_ee_delta_pose", 2)]
 )
 def test_the_expert_succeeds(mode: str, episodes: int) -> None:
     env = picker(episodes, control_mode=mode)
@@ -243,7 +251,6 @@ def test_nothing_is_downloaded_or_asked(monkeypatch: pytest.MonkeyPatch) -> None
         ({"task_args": {"colour": "red"}}, "unexpected keyword argument 'colour'"),
         ({"sim_backend": "cuda"}, "physx_cuda"),
         ({"sim_backend": "physx_cuda"}, "needs device=cuda"),
-        ({"images": ImagesConfig(["base_camera"], randomise=RandomiseConfig(colour=0.5))}, "cannot be randomised"),
     ],
 )
 def test_messages(params: dict[str, Any], says: str) -> None:
@@ -258,6 +265,7 @@ def test_a_missing_driver_is_named_with_what_mends_it(drawing: str, monkeypatch:
     env = picker(1)
     env.reset(seed=0)
     monkeypatch.setattr(headless, "can_draw", lambda: False)
+    monkeypatch.setattr(headless, "prepare", lambda: None)  # the stand-ins would stay for the tests after this one
     ask: dict[str, Callable[[], object]] = {
         "images": lambda: picker(1, images=ImagesConfig(["base_camera"])),
         "render": env.render,

@@ -38,7 +38,7 @@ def settings(folder: Path, plans: Path, mode: str, *words: str) -> Config:
     return compose(
         [
             f"env.id=maniskill:{TASK}",
-            f"env.params={{control_mode: {mode}, max_episode_steps: 30, workers: 0}}",
+            f"env.params={{control_mode: {mode}, max_episode_steps: 30, ignore_terminations: true, workers: 0}}",
             f"collect.source=plans:{plans}",
             "collect.num_envs=2",
             "collect.episodes=3",

@@ -50,15 +50,16 @@ def measure(env_id: str, num_envs: int, seconds: float, threads: int) -> list[Be
                 "chunk": partial(_play_chunks, env, actions),
                 "async": partial(_play_peer, peer, actions.numpy()),
             }
-            timings = {name: Timing() for name in players}
+            timings, executed = {name: Timing() for name in players}, dict.fromkeys(players, 0)
             for _ in range(ROUNDS):
                 for name, play in players.items():
-                    timings[name].keep(*_timed(play))
+                    wall, cpu, executed[name] = _timed(play)
+                    timings[name].keep(wall, cpu)
     finally:
         env.close()
-    return [
-        _row(f"{env_id}/{mode}", mode, actions.shape[0] * num_envs, num_envs, timings) for mode in ("step", "chunk")
-    ]
+    walls = {name: executed[name] / timing.wall for name, timing in timings.items()}
+    cpus = {name: executed[name] / timing.cpu for name, timing in timings.items()}
+    return [_row(env_id, mode, num_envs, walls, cpus) for mode in ("step", "chunk")]
 
 
 def make_single(task: str, robot_task: dict[str, Any]) -> gymnasium.Env:
