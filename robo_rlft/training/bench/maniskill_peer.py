@@ -70,9 +70,9 @@ def make_single(task: str, robot_task: dict[str, Any]) -> gymnasium.Env:
     from mani_skill.utils.wrappers.gymnasium import CPUGymWrapper
 
     torch.set_num_threads(1)
-    modes = {name: robot_task[name] for name in ("control_mode", "reward_mode")}
-    backends = {"sim_backend": "physx_cpu", "render_backend": "none"}
-    return CPUGymWrapper(gymnasium.make(task, num_envs=1, obs_mode="state", **modes, **backends))
+    arguments = {name: robot_task[name] for name in ("control_mode", "reward_mode")}
+    arguments |= {"num_envs": 1, "obs_mode": "state", "sim_backend": "physx_cpu", "render_backend": "none"}
+    return CPUGymWrapper(gymnasium.make(task, **arguments))
 
 
 @contextmanager
