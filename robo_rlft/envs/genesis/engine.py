@@ -26,6 +26,7 @@ from robo_rlft.envs.genesis.pictures import Pictures
 from robo_rlft.envs.genesis.randomisation import supported
 from robo_rlft.envs.genesis.table import Groups, observation_specs
 from robo_rlft.envs.genesis.task import GenesisTask
+from robo_rlft.envs.genesis.world import World
 from robo_rlft.envs.mujoco import generators
 from robo_rlft.envs.randomise import RandomiseConfig, require_supported
 from robo_rlft.errors import ConfigError, SpecError
@@ -50,6 +51,9 @@ class GenesisEnv(BatchEnv):
         randomise: how episodes differ from each other; None: not at all.
         torch_on_cpu: evaluate the terms with torch on the CPU too.
         params: the task's parameters by name, over its defaults.
+
+    Attributes:
+        arrays: the library that fields and terms use.
 
     Raises:
         ConfigError: an unknown parameter or one of the wrong type, a task whose terms have the wrong shape, or
@@ -79,12 +83,12 @@ class GenesisEnv(BatchEnv):
         self.has_success, self.metrics = task.success is not None, tuple(task.metrics)
         self.variants = tuple(task.variants) or ("",)
         require_supported(randomise, supported(task), f"{FAMILY}:{task.id}")
-        self._arrays = Arrays(self.device, dtype, torch_on_cpu)
+        self.arrays = Arrays(self.device, dtype, torch_on_cpu)
         self._gs = runtime.start(runtime.settings_for(self.device, dtype, threads))
         limit = max_episode_steps or task.max_episode_steps
         draws = randomise or RandomiseConfig()
         self._episodes = Episodes(
-            self._gs, task, self.params, num_envs, self._arrays, seed=seed, max_steps=limit, randomise=draws
+            self._gs, task, self.params, num_envs, self.arrays, seed=seed, max_steps=limit, randomise=draws
         )
         self._episodes.begin()
         self._pictures: Pictures | None = None
@@ -96,6 +100,11 @@ class GenesisEnv(BatchEnv):
     def nan_resets(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Episodes ended by the NaN guard since the environment was made."""
         return self._episodes.nan_resets
+
+    @property
+    def world(self) -> World:
+        """The physics: Genesis' scene and its live fields."""
+        return self._episodes.world
 
     @property
     def instructions(self) -> list[str]:
@@ -126,7 +135,7 @@ class GenesisEnv(BatchEnv):
     def step_chunk(self, actions: Float[Tensor, "env chunk action"], record: Record = "last") -> ChunkResult:
         """See `BatchEnv.step_chunk`. An environment that ended holds its last targets until the chunk is over."""
         acts = self._checked(actions)
-        episodes, arrays, xp = self._episodes, self._arrays, self._arrays.xp
+        episodes, arrays, xp = self._episodes, self.arrays, self.arrays.xp
         alive, length = arrays.full((self.num_envs,), True), arrays.full((self.num_envs,), 0)
         terminated, truncated = (arrays.full((self.num_envs,), False) for _ in range(2))
         rewards: list[Array] = []
@@ -213,7 +222,7 @@ class GenesisEnv(BatchEnv):
         if self._pictures is None or self._pictures.size != tuple(size):
             self._close_pictures()
             self._pictures = Pictures(self._gs, self.task, self.params, (size[0], size[1]))
-        return self._pictures.draw(camera, rows, self._episodes.now(), self._arrays)
+        return self._pictures.draw(camera, rows, self._episodes.now(), self.arrays)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the scenes; `close` calls it."""
@@ -238,13 +247,13 @@ class GenesisEnv(BatchEnv):
             checked_actions(self.robot.env_id, self.robot.action, actions, shape)
         low, high = self._bounds
         values = actions.detach().to(self.device, self.dtype)
-        return self._arrays.view(torch.minimum(torch.maximum(values, low), high))
+        return self.arrays.view(torch.minimum(torch.maximum(values, low), high))
 
     def _tensors(self, groups: Groups) -> Obs:
-        return {name: self._arrays.tensor(values) for name, values in groups.items()}
+        return {name: self.arrays.tensor(values) for name, values in groups.items()}
 
     def _tensor(self, values: Array) -> Tensor:
-        return self._arrays.tensor(self._arrays.copy(values))
+        return self.arrays.tensor(self.arrays.copy(values))
 
     def _action_bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         count = len(self.task.action_names)

@@ -83,9 +83,9 @@ def make_env(
         task_args=dict(task_args or {}),
     )
     if sim_backend == "physx_cuda":
-        from robo_rlft.envs.maniskill.gpu import ManiSkillGpuEnv
+        from robo_rlft.envs.maniskill.gpu import open_gpu_env
 
-        return ManiSkillGpuEnv(settings, num_envs, seed=seed, device=device, dtype=dtype)
+        return open_gpu_env(settings, num_envs, seed=seed, device=device, dtype=dtype)
     from robo_rlft.envs.pool.env import PoolEnv
 
     return PoolEnv(

@@ -81,11 +81,11 @@ class Portrait:
         self._seed: int | None = None
         self._env: Any = None
 
-    def take(self, env: Any, seed: int, camera: str | None, size: tuple[int, int]) -> Image:
-        """A picture of the present state.
+    def take(self, state: Mapping[str, Any], seed: int, camera: str | None, size: tuple[int, int]) -> Image:
+        """A picture of a state.
 
         Args:
-            env: the environment that is simulated.
+            state: `get_state_dict` of the environment that is simulated.
             seed: of its episode.
             camera: one of the task's cameras for people or for policies; None takes the first of the former.
             size: height and width in pixels.
@@ -98,7 +98,7 @@ class Portrait:
         if seed != self._seed:
             self._env.reset(seed=seed)
             self._seed = seed
-        self._env.set_state_dict(env.get_state_dict())
+        self._env.set_state_dict(state)
         return self._picture(camera)
 
     def close(self) -> None:
@@ -129,4 +129,4 @@ class Portrait:
 
 def _colours(camera: Any) -> UInt8[Tensor, "env height width 3"]:
     seen = camera.get_obs(rgb=True, depth=False, position=False, segmentation=False)["rgb"]
-    return seen[..., :3].to(torch.uint8).contiguous()
+    return seen[..., :3].to(torch.uint8).clone(memory_format=torch.contiguous_format)

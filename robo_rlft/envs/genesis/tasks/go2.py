@@ -190,7 +190,7 @@ def _task(
         action_high=GO2.action_bound,
         previous=("robot.qvel",),
         params=params,
-        views={"track": Camera((1.6, -1.6, 1.0), (0.0, 0.0, 0.25)), "side": Camera((0.0, -2.2, 0.6), (0.0, 0.0, 0.25))},
+        views={"track": Camera((1.1, -1.1, 0.8), (0.0, 0.0, 0.25)), "side": Camera((0.0, -1.6, 0.5), (0.0, 0.0, 0.25))},
         floats="robot",
         **more,
     )

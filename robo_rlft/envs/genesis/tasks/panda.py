@@ -274,7 +274,7 @@ _TIMING: dict[str, Any] = {
     "control": control,
     "derived": tool,
     "action_names": (*(f"d{n}" for n in POSE_NAMES), "gripper"),
-    "views": {"front": View((1.6, 0.9, 0.9), (0.4, 0.0, 0.25)), "side": View((0.5, 1.4, 0.6), (0.45, 0.0, 0.2))},
+    "views": {"front": View((1.25, 0.75, 0.7), (0.35, 0.0, 0.25)), "side": View((0.4, 1.3, 0.5), (0.35, 0.0, 0.25))},
 }
 
 REACH = GenesisTask(
