@@ -1,11 +1,12 @@
 """Any environment of Gymnasium's registry: `gymnasium:ID`, for example `gymnasium:Pendulum-v1`.
 
-Packages that register environments when they are imported take part by name (`gymnasium:package:ID`); that of
+Packages that register environments when they are imported take part by name (`gymnasium:package:ID`);
 gymnasium-robotics is imported wherever it is installed.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -179,8 +180,13 @@ class GymnasiumEnv(SingleEnv):
 
 
 def _made(task: str, env_id: str, params: Mapping[str, Any]) -> gymnasium.Env:
+    module, _, name = task.rpartition(":")
     try:
-        spec = gymnasium.spec(task)
+        if module:
+            importlib.import_module(module)
+        spec = gymnasium.spec(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"environment {env_id}: there is no package '{module}' to import; install it") from error
     except gymnasium.error.Error as error:
         raise ConfigError(unknown_name("environment", env_id, [f"gymnasium:{i}" for i in tasks()])) from error
     modes = _render_modes(spec)

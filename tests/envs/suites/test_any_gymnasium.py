@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -178,6 +179,7 @@ def test_refuses_observations_without_a_size() -> None:
     ("env_id", "says"),
     [
         ("gymnasium:Pendulun-v1", "did you mean .*gymnasium:Pendulum-v1"),
+        ("gymnasium:no_such_package:MyEnv-v0", "no package 'no_such_package'"),
         ("gymnasium:Blackjack-v1", "set env.params.max_episode_steps"),
     ],
 )
@@ -197,3 +199,11 @@ def test_states_of_what_cannot_be_seen_into_are_not_promised() -> None:
     assert env.fidelity == "none"
     with pytest.raises(TypeError, match="cannot save"):
         env.get_state()
+
+
+def test_a_package_is_imported_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "import gymnasium\ngymnasium.register('Mine-v0', 'gymnasium.envs.classic_control:PendulumEnv', max_episode_steps=9)"
+    (tmp_path / "my_own_package.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    env = envs.make("gymnasium:my_own_package:Mine-v0", workers=0)
+    assert (env.robot.env_id, env.robot.max_episode_steps) == ("gymnasium:my_own_package:Mine-v0", 9)
