@@ -16,6 +16,7 @@ import gymnasium
 import mujoco
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from jaxtyping import Float
 
 from robo_rlft.envs.base import BatchEnv
@@ -197,18 +198,18 @@ def _made(task: str, env_id: str, params: Mapping[str, Any]) -> gymnasium.Env:
         raise ConfigError(f"environment {env_id} cannot be made with {dict(params)}: {error}") from error
 
 
-def _render_modes(spec: gymnasium.envs.registration.EnvSpec) -> Sequence[str]:
+def _render_modes(spec: EnvSpec) -> Sequence[str]:
     if callable(spec.entry_point):
         kind: Any = spec.entry_point
     else:
-        kind = gymnasium.envs.registration.load_env_creator(str(spec.entry_point))
+        kind = load_env_creator(str(spec.entry_point))
     return getattr(kind, "metadata", {}).get("render_modes", [])
 
 
 def _rate(env: gymnasium.Env, env_id: str) -> float:
     """Control steps per second: `dt` where the environment has one (Pendulum's frame rate for videos is another)."""
-    owners = (env.unwrapped, getattr(env.unwrapped, "robot_env", None))
-    step_s = next((float(owner.dt) for owner in owners if isinstance(getattr(owner, "dt", None), float)), 0.0)
+    steps_s = (getattr(owner, "dt", None) for owner in (env.unwrapped, getattr(env.unwrapped, "robot_env", None)))
+    step_s = next((s for s in steps_s if isinstance(s, float)), 0.0)
     rate = 1.0 / step_s if step_s else float(env.metadata.get("render_fps") or 0.0)
     if rate <= 0:
         raise ConfigError(f"environment {env_id} does not say how long a step lasts: set env.params.rate_hz")

@@ -202,7 +202,8 @@ def test_states_of_what_cannot_be_seen_into_are_not_promised() -> None:
 
 
 def test_a_package_is_imported_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "import gymnasium\ngymnasium.register('Mine-v0', 'gymnasium.envs.classic_control:PendulumEnv', max_episode_steps=9)"
+    entry = "'gymnasium.envs.classic_control:PendulumEnv', max_episode_steps=9"
+    text = f"import gymnasium\ngymnasium.register('Mine-v0', {entry})"
     (tmp_path / "my_own_package.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     env = envs.make("gymnasium:my_own_package:Mine-v0", workers=0)
