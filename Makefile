@@ -20,7 +20,7 @@ PIP     := $(BIN)/python -m pip install --disable-pip-version-check --retries 5 
 # One thread per test process: $(WORKERS) of them run side by side.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help setup demo test test-fast lint format bench planner clean
+.PHONY: help setup demo test test-fast lint format bench planner setup-metaworld clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -52,6 +52,10 @@ planner: ## an environment with numpy 1 for ManiSkill's motion planners (tools/m
 	@bash tools/make_venv.sh .venv-planner $(PYTHON)
 	@.venv-planner/bin/python -m pip install --disable-pip-version-check --quiet $(TORCH)
 	@.venv-planner/bin/python -m pip install --disable-pip-version-check --quiet -r tools/maniskill_planner/requirements.txt
+
+setup-metaworld: setup ## Meta-World: its release asks for an older MuJoCo, and runs with this one
+	@$(PIP) --quiet 'scipy>=1.4' 'imageio>=2.31,<3'
+	@$(PIP) --quiet --no-deps 'metaworld>=3.1,<4'
 
 clean: ## remove the virtual environment and everything built
 	rm -rf $(VENV) .venv-planner build dist *.egg-info robo_rlft/envs/mujoco/_stepper.* .pytest_cache .ruff_cache .hypothesis

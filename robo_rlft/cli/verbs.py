@@ -111,7 +111,7 @@ def _view(arguments: Arguments) -> None:
     view(Path(arguments.positionals["RUN"]))
 
 
-CASES = ("envs", "render", "data", "update", "iteration")
+CASES = ("envs", "pool", "render", "data", "update", "iteration")
 
 
 def _bench(arguments: Arguments) -> None:
@@ -123,6 +123,10 @@ def _bench(arguments: Arguments) -> None:
         from robo_rlft.training.bench import envs
 
         envs.run(str(path) if path else None, **_narrowed(arguments, config))
+    elif case == "pool":
+        from robo_rlft.training.bench import pool
+
+        pool.run(str(path) if path else None, **_narrowed_pool(arguments, config))
     elif case == "render":
         from robo_rlft.training.bench import render
 
@@ -139,6 +143,15 @@ def _bench(arguments: Arguments) -> None:
         from robo_rlft.training.bench import update
 
         update.run(path, config=config)
+
+
+def _narrowed_pool(arguments: Arguments, config: Config) -> dict[str, Any]:
+    given = {word.partition("=")[0] for word in arguments.overrides}
+    asked: dict[str, tuple[str, Any]] = {
+        "env.id": ("envs", [config.env.id]),
+        "env.num_envs": ("workers", config.env.num_envs),
+    }
+    return dict(value for key, value in asked.items() if key in given)
 
 
 def _narrowed(arguments: Arguments, config: Config) -> dict[str, Any]:
@@ -322,13 +335,14 @@ _TABLE = (
         (
             ("robo-rlft bench envs", "the locomotion environments at every batch size"),
             ("robo-rlft bench envs env.id=ArmPegInsert env.num_envs=256", "one environment at one size"),
+            ("robo-rlft bench pool env.id=gymnasium:Hopper-v5", "simulators that step one environment at a time"),
             ("robo-rlft bench render env.id=ArmPickPlace", "image observations by size and number of environments"),
             ("robo-rlft bench data --json data.json", "one row per case, for plots"),
             ("robo-rlft bench update recipe=reinflow/hopper", "at a recipe's shapes"),
             ("robo-rlft bench iteration recipe=dppo/hopper run.checkpoint=none", "one method, from random weights"),
         ),
         _bench,
-        positionals=(Positional("CASE", "envs, render, data, update or iteration", choices=CASES),),
+        positionals=(Positional("CASE", "envs, pool, render, data, update or iteration", choices=CASES),),
         flags=(JSON,),
     ),
     Verb(

@@ -44,6 +44,7 @@ class Entry:
         package: the module whose presence shows that the extra is installed, or empty.
         load: imports and returns the task, or the callable that makes the environment.
         too_new: first Python that the extra has no release for, or empty.
+        install: what to do where no extra can install it, or empty.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Entry:
     extra: str = ""
     package: str = ""
     too_new: tuple[int, ...] = ()
+    install: str = ""
 
     @property
     def installed(self) -> bool:
@@ -72,6 +74,7 @@ class Family:
         extra: the optional dependency group it needs, or empty.
         package: the module whose presence shows that the extra is installed, or empty.
         too_new: first Python that the extra has no release for, or empty.
+        install: what to do where no extra can install it, or empty.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Family:
     extra: str = ""
     package: str = ""
     too_new: tuple[int, ...] = ()
+    install: str = ""
 
     @property
     def installed(self) -> bool:
@@ -113,6 +117,7 @@ def register_family(
     extra: str = "",
     package: str = "",
     too_new: tuple[int, ...] = (),
+    install: str = "",
 ) -> None:
     """Add a simulator whose module has `make_env(task, num_envs, ...)` and `tasks()`.
 
@@ -124,13 +129,14 @@ def register_family(
         extra: optional dependency group, if it needs one.
         package: module that the extra installs.
         too_new: first Python that the extra has no release for.
+        install: what to do where no extra can install it.
     """
 
     def tasks() -> Sequence[str]:
         return _importer(f"{module}:tasks")()()
 
     load = _importer(f"{module}:make_env")
-    _FAMILIES[name] = Family(name, description, load, tasks, example, extra, package, too_new)
+    _FAMILIES[name] = Family(name, description, load, tasks, example, extra, package, too_new, install)
 
 
 def families() -> list[Family]:
@@ -180,7 +186,7 @@ def make(
     """
     entry = find(env_id)
     if not entry.installed:
-        raise _missing(entry)
+        raise missing(entry)
     found = entry.load()
     settings = {"seed": seed, "device": device, "threads": threads, "dtype": dtype}
     if callable(found):
@@ -248,10 +254,12 @@ def _task_of(name: str, task: str) -> Entry:
             f"'{name}:' names no task: for example {name}:{family.example}; robo-rlft list {name} has all"
         )
     load = partial(_bound, family, task)
-    return Entry(f"{name}:{task}", family.description, load, family.extra, family.package, family.too_new)
+    needs = (family.extra, family.package, family.too_new, family.install)
+    return Entry(f"{name}:{task}", family.description, load, *needs)
 
 
-def _missing(entry: Entry) -> UserError:
+def missing(entry: Entry) -> UserError:
+    """The error that says how to install what an environment needs."""
     if entry.too_new and sys.version_info >= entry.too_new:
         newest = f"{entry.too_new[0]}.{entry.too_new[1] - 1}"
         return ConfigError(
@@ -259,6 +267,8 @@ def _missing(entry: Entry) -> UserError:
             f"{sys.version_info.major}.{sys.version_info.minor}: use Python {newest} and pip install "
             f"'robo-rlft[{entry.extra}]'"
         )
+    if entry.install:
+        return ConfigError(f"environment {entry.id} needs '{entry.package}': {entry.install}")
     return MissingExtraError(entry.package, entry.extra, f"environment {entry.id}")
 
 
@@ -345,8 +355,8 @@ register_family(
     f"{_SUITES}.meta_world",
     "Meta-World: a Sawyer arm and fifty tasks, alone or as MT10 and MT50",
     "reach-v3",
-    "metaworld",
-    "metaworld",
+    package="metaworld",
+    install="it asks for an older MuJoCo than it needs, so `make setup-metaworld`, or pip install --no-deps metaworld",
 )
 register_family(
     "libero",

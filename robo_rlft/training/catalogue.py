@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console, Group
 from rich.table import Table
 
-from robo_rlft.errors import ConfigError, MissingExtraError, unknown_name
+from robo_rlft.errors import ConfigError, unknown_name
 from robo_rlft.training.capabilities import capability_table
 from robo_rlft.training.configure import recipes
 from robo_rlft.training.requirements import extras
@@ -83,10 +83,12 @@ def tasks(family: Family) -> Table:
     """The tasks of one simulator.
 
     Raises:
-        MissingExtraError: it is not installed.
+        UserError: it is not installed.
     """
+    from robo_rlft.envs.registry import find, missing
+
     if not family.installed:
-        raise MissingExtraError(family.package, family.extra, f"the list of {family.name}'s tasks")
+        raise missing(find(f"{family.name}:{family.example}"))
     table = make_table("name", title=f"tasks of {family.name} (env.id=NAME)")
     for task in family.tasks():
         table.add_row(f"{family.name}:{task}")
@@ -166,6 +168,5 @@ def _needed(env_id: str) -> str:
 
 
 def _need(extra: str, installed: bool) -> str:
-    if not extra:
-        return "[green]installed[/]"
-    return f"\\[{extra}] " + ("[green]installed[/]" if installed else "[yellow]not installed[/]")
+    named = f"\\[{extra}] " if extra else ""
+    return named + ("[green]installed[/]" if installed else "[yellow]not installed[/]")

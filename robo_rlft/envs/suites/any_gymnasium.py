@@ -1,11 +1,12 @@
 """Any environment of Gymnasium's registry: `gymnasium:ID`, for example `gymnasium:Pendulum-v1`.
 
-Packages that register environments when they are imported take part by name (`gymnasium:package:ID`); that of
+Packages that register environments when they are imported take part by name (`gymnasium:package:ID`);
 gymnasium-robotics is imported wherever it is installed.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +16,7 @@ import gymnasium
 import mujoco
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from jaxtyping import Float
 
 from robo_rlft.envs.base import BatchEnv
@@ -179,8 +181,13 @@ class GymnasiumEnv(SingleEnv):
 
 
 def _made(task: str, env_id: str, params: Mapping[str, Any]) -> gymnasium.Env:
+    module, _, name = task.rpartition(":")
     try:
-        spec = gymnasium.spec(task)
+        if module:
+            importlib.import_module(module)
+        spec = gymnasium.spec(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"environment {env_id}: there is no package '{module}' to import; install it") from error
     except gymnasium.error.Error as error:
         raise ConfigError(unknown_name("environment", env_id, [f"gymnasium:{i}" for i in tasks()])) from error
     modes = _render_modes(spec)
@@ -191,18 +198,18 @@ def _made(task: str, env_id: str, params: Mapping[str, Any]) -> gymnasium.Env:
         raise ConfigError(f"environment {env_id} cannot be made with {dict(params)}: {error}") from error
 
 
-def _render_modes(spec: gymnasium.envs.registration.EnvSpec) -> Sequence[str]:
+def _render_modes(spec: EnvSpec) -> Sequence[str]:
     if callable(spec.entry_point):
         kind: Any = spec.entry_point
     else:
-        kind = gymnasium.envs.registration.load_env_creator(str(spec.entry_point))
+        kind = load_env_creator(str(spec.entry_point))
     return getattr(kind, "metadata", {}).get("render_modes", [])
 
 
 def _rate(env: gymnasium.Env, env_id: str) -> float:
     """Control steps per second: `dt` where the environment has one (Pendulum's frame rate for videos is another)."""
-    owners = (env.unwrapped, getattr(env.unwrapped, "robot_env", None))
-    step_s = next((float(owner.dt) for owner in owners if isinstance(getattr(owner, "dt", None), float)), 0.0)
+    steps_s = (getattr(owner, "dt", None) for owner in (env.unwrapped, getattr(env.unwrapped, "robot_env", None)))
+    step_s = next((s for s in steps_s if isinstance(s, float)), 0.0)
     rate = 1.0 / step_s if step_s else float(env.metadata.get("render_fps") or 0.0)
     if rate <= 0:
         raise ConfigError(f"environment {env_id} does not say how long a step lasts: set env.params.rate_hz")

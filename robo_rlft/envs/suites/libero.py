@@ -18,7 +18,6 @@ from jaxtyping import Float
 
 from robo_rlft.envs.base import BatchEnv
 from robo_rlft.envs.images import ImagesConfig
-from robo_rlft.envs.mujoco.render import FAST, FULL
 from robo_rlft.envs.pool.env import PoolEnv
 from robo_rlft.envs.pool.single import Frame, Outcome, SingleEnv, SingleFactory
 from robo_rlft.envs.suites.borrowed_random import drawing_from
@@ -26,6 +25,7 @@ from robo_rlft.envs.suites.bundle import Bundle
 from robo_rlft.envs.suites.libero_expert import PickAndPlace
 from robo_rlft.envs.suites.libero_tasks import LIMITS, Task, chosen, names, suite
 from robo_rlft.envs.suites.libero_view import PROPRIOCEPTION, Privileged, proprioception
+from robo_rlft.envs.suites.pictures import LOOKS, expect_one_of
 from robo_rlft.envs.suites.quiet import quiet
 from robo_rlft.envs.suites.simulated import SimulatedEnv
 from robo_rlft.errors import ConfigError
@@ -36,7 +36,6 @@ CAMERAS = {"eye_in_hand": "robot0_eye_in_hand"}
 """LIBERO observes through two cameras, this one and `agentview`."""
 SETTLING = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
 """Standing still with the gripper open, while objects fall the last millimetres."""
-_LOOKS = {"full": FULL, "fast": FAST}
 _ACTION = ("move_x", "move_y", "move_z", "turn_x", "turn_y", "turn_z", "close")
 
 
@@ -136,10 +135,10 @@ class LiberoTask(SimulatedEnv):
         objects: str = "",
         look: str = "full",
     ) -> None:
-        _expect_one_of("look", look, tuple(_LOOKS))
-        self.look = _LOOKS[look]
-        _expect_one_of("start", start, ("recorded", "drawn"))
-        _expect_one_of("objects", objects, ("", POLICY_KEY, CRITIC_KEY))
+        expect_one_of("look", look, tuple(LOOKS))
+        self.look = LOOKS[look]
+        expect_one_of("start", start, ("recorded", "drawn"))
+        expect_one_of("objects", objects, ("", POLICY_KEY, CRITIC_KEY))
         self.task = suite(name)[number]
         self.instruction = self.task.instruction
         self._settling, self._objects = settling_steps, objects
@@ -295,8 +294,3 @@ def _built(task: Task) -> Any:
         )
     env.env._observables = {}
     return env
-
-
-def _expect_one_of(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name} is '{value}': choose {', '.join(repr(k) for k in known)}")

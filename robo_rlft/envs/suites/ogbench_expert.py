@@ -85,7 +85,7 @@ def _wanted(env: Any) -> Iterator[Wish]:
     elif hasattr(env, "_num_cubes"):
         yield from _cubes(env, env._compute_successes())
     else:
-        yield from (_press(env, i) for i in np.flatnonzero(presses(*_puzzle(env))))
+        yield from (_press(env, int(i)) for i in np.flatnonzero(presses(*_puzzle(env))))
 
 
 def _scene(env: Any) -> Iterator[Wish]:

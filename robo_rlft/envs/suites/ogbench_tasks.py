@@ -18,10 +18,10 @@ from jaxtyping import Float
 
 from robo_rlft.envs.base import BatchEnv
 from robo_rlft.envs.images import ImagesConfig
-from robo_rlft.envs.mujoco.render import FULL
 from robo_rlft.envs.pool.env import PoolEnv
 from robo_rlft.envs.pool.single import Frame, Outcome
 from robo_rlft.envs.suites.ogbench_expert import Oracles
+from robo_rlft.envs.suites.pictures import LOOKS, expect_one_of
 from robo_rlft.envs.suites.quiet import quiet
 from robo_rlft.envs.suites.simulated import SimulatedEnv
 from robo_rlft.errors import ConfigError, unknown_name
@@ -48,6 +48,7 @@ def make_env(
     images: ImagesConfig | None = None,
     workers: int | None = None,
     max_episode_steps: int = 0,
+    look: str = "full",
 ) -> BatchEnv:
     """N copies of a manipulation environment of OGBench.
 
@@ -61,9 +62,10 @@ def make_env(
         images: as there.
         workers: processes that share the environments; 0 steps them in this one, None chooses.
         max_episode_steps: 0: OGBench's own.
+        look: of observed images: `full` as OGBench draws them, to the last bit; `fast` without shadows or smooth edges.
     """
     env_id = f"ogbench:{task}"
-    make = partial(OgbenchEnv, task, env_id, images, max_episode_steps)
+    make = partial(OgbenchEnv, task, env_id, images, max_episode_steps, look)
     pool = {"seed": seed, "device": device, "threads": threads, "dtype": dtype, "workers": workers}
     return PoolEnv(make, num_envs, env_id=env_id, **pool)
 
@@ -82,8 +84,9 @@ class OgbenchEnv(SimulatedEnv):
     Args:
         task: its id in OGBench.
         env_id: what the environment is called here.
-        images: see `make_env`, as `max_episode_steps`.
+        images: see `make_env`, as `max_episode_steps` and `look`.
         max_episode_steps: as there.
+        look: as there.
 
     Raises:
         ConfigError: there is no such environment, or its goal is an image.
@@ -92,9 +95,17 @@ class OgbenchEnv(SimulatedEnv):
     has_success = True
     has_expert = True
     default_camera = "front"
-    look = FULL
 
-    def __init__(self, task: str, env_id: str, images: ImagesConfig | None = None, max_episode_steps: int = 0) -> None:
+    def __init__(
+        self,
+        task: str,
+        env_id: str,
+        images: ImagesConfig | None = None,
+        max_episode_steps: int = 0,
+        look: str = "full",
+    ) -> None:
+        expect_one_of("look", look, tuple(LOOKS))
+        self.look = LOOKS[look]
         if task not in tasks():
             raise ConfigError(unknown_name("task", task, tasks()))
         self._told = "singletask" not in task

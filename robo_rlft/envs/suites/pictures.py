@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -17,6 +17,8 @@ from robo_rlft.errors import ConfigError, unknown_name
 from robo_rlft.spec import IMAGE_PREFIX, ArraySpec
 
 Image = UInt8[np.ndarray, "height width 3"]
+LOOKS = {"full": FULL, "fast": FAST}
+"""Of observed images: as the benchmark draws them, or without shadows and smooth edges, many times as fast."""
 
 
 class Pictures:
@@ -108,15 +110,13 @@ class Eyes:
         look: what to spend time on.
 
     Raises:
-        ConfigError: an unknown camera, or randomised images.
+        ConfigError: an unknown camera.
     """
 
     def __init__(self, images: ImagesConfig | None, known: list[str], env_id: str, look: Look = FAST) -> None:
         self._look = look
         self.cameras = list(images.cameras) if images else []
         self.size = (images.size[0], images.size[1]) if images else (96, 96)
-        if images and images.randomise.any:
-            raise ConfigError(f"environment {env_id} does not vary its images: leave env.images.randomise at 0")
         for camera in self.cameras:
             if camera not in known:
                 raise ConfigError(f"environment {env_id}: {unknown_name('camera', camera, known)}")
@@ -142,3 +142,13 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> Image:
     if image.shape[:2] == size:
         return np.ascontiguousarray(image)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def expect_one_of(name: str, value: str, known: Sequence[str]) -> None:
+    """Check a parameter.
+
+    Raises:
+        ConfigError: it has another value.
+    """
+    if value not in known:
+        raise ConfigError(f"{name} is '{value}': choose {', '.join(repr(k) for k in known)}")

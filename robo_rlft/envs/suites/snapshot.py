@@ -21,6 +21,7 @@ from typing import Any
 import gymnasium
 import mujoco
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from jaxtyping import Float
 
 from robo_rlft.envs.pool.single import Frame
@@ -53,7 +54,7 @@ _CONSTANT = (
     mujoco.MjvOption,
     mujoco.MjvCamera,
     gymnasium.Space,
-    gymnasium.envs.registration.EnvSpec,
+    EnvSpec,
 )
 _DATA = (int, float, complex, str, bytes, bool, type(None), np.generic, np.dtype, enum.Enum, PurePath, range, slice)
 

@@ -42,8 +42,8 @@ class Leaf:
     @property
     def is_image(self) -> bool:
         """Shown as a picture rather than told as numbers."""
-        shape = self.space.shape or ()
-        return isinstance(self.space, spaces.Box) and self.space.dtype == np.uint8 and len(shape) == 3 == shape[-1]
+        space = self.space
+        return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3 == space.shape[2]
 
     @property
     def width(self) -> int:
