@@ -135,7 +135,7 @@ class Program:
         reward = jnp.zeros((count, capacity), self._dtype)
         length = jnp.zeros(count, jnp.int32)
         run = _Run(jnp.int32(0), episodes, ~no, reward, no, no, no, length, trace)
-        # `steps` is known at run time only: a chunk of one step is the same loop as any other, and gives the same bits.
+        # `steps` is known at run time only: a chunk of one step remains the same loop as any other.
         run = jax.lax.while_loop(lambda r: (r.step < steps) & r.alive.any(), partial(self._step, actions), run)
         last = run.episodes
         ended = run.terminated | run.truncated
@@ -159,7 +159,9 @@ class Program:
         """One control step of the environments whose episodes have not ended."""
         before, alive = run.episodes, run.alive
         action = jax.lax.dynamic_index_in_dim(actions, run.step, 1, keepdims=False)
-        after, reward, terminated, success, bad = self._advance(before, action)
+        # Nothing within is merged with what is around it, so that it rounds alike in chunks of any length.
+        isolated = jax.lax.optimization_barrier
+        after, reward, terminated, success, bad = isolated(self._advance(*isolated((before, action))))
         good, bad = alive & ~bad, alive & bad
         # A broken environment keeps the state before it broke: no NaN is stepped on, and it can be looked at.
         episodes = _where(good, after, before)

@@ -27,7 +27,7 @@ CART = """
 
 BALL = """
 <mujoco>
-  <option timestep="0.005"/>
+  <option timestep="0.005" tolerance="1e-14"/>
   <worldbody>
     <geom name="floor" type="plane" size="9 9 1"/>
     <body name="ball" pos="0 0 .12">
@@ -46,7 +46,8 @@ BALL = """
 
 def start(rng: np.random.Generator, model: mujoco.MjModel, params: Params) -> Mapping[str, np.ndarray]:
     qpos = rng.uniform(-params["spread"], params["spread"], model.nq)
-    return {"qpos": qpos, "goal": rng.uniform(params["end"], 2 * params["end"], 1)}
+    goal = rng.uniform(params["end"], 2 * params["end"], 1)
+    return {"qpos": qpos, "goal": goal, "poison": np.full(1, np.inf)}
 
 
 def motion(xp: Any, state: State, params: Params) -> Array:
@@ -54,9 +55,9 @@ def motion(xp: Any, state: State, params: Params) -> Array:
 
 
 def moved(xp: Any, state: State, action: Array, params: Params) -> Array:
-    """How far it came in this step; not a number at all beyond `poison`."""
+    """How far it came in this step; not a number at all beyond the variable `poison`, which a saved state may set."""
     x = state.data["qpos"][:, 0]
-    return xp.where(x < params["poison"], x - state.previous["qpos"][:, 0], xp.nan)
+    return xp.where(x < state.variables["poison"][:, 0], x - state.previous["qpos"][:, 0], xp.nan)
 
 
 def beyond(xp: Any, state: State, params: Params) -> Array:
@@ -95,7 +96,7 @@ CART_TASK = MujocoTask(
     previous=("qpos",),
     action_low=-4.0,
     action_high=4.0,
-    params={"spread": 0.01, "end": 0.2, "poison": float("inf")},
+    params={"spread": 0.01, "end": 0.2},
     cameras=("side",),
 )
 

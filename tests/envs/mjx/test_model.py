@@ -59,9 +59,7 @@ def test_the_user_chooses_what_stands_in() -> None:
     assert option.iterations == 4
     with pytest.raises(ConfigError, match="did you mean newton"):
         with_option("solver='PGS'", physics={"solver": "Newtom"})
-    with pytest.raises(
-        ConfigError, match=r"unknown option of env\.params\.physics 'iteration': did you mean iterations"
-    ):
+    with pytest.raises(ConfigError, match=r"physics 'iteration': did you mean .*iterations"):
         with_option("", physics={"iteration": 4})
 
 
@@ -83,7 +81,7 @@ def test_wrong_terms_are_named_as_on_the_cpu() -> None:
     )
     with pytest.raises(ConfigError, match=r"task Cart: observation 'x' returned shape \(1, 1\)"):
         MjxEnv(short, 1)
-    with pytest.raises(ConfigError, match="unknown parameter of Cart 'spred': did you mean spread"):
+    with pytest.raises(ConfigError, match=r"unknown parameter of Cart 'spred': did you mean .*spread"):
         MjxEnv(CART_TASK, 1, spred=1.0)
 
 
