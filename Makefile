@@ -20,7 +20,7 @@ PIP     := $(BIN)/python -m pip install --disable-pip-version-check --retries 5 
 # One thread per test process: $(WORKERS) of them run side by side.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help setup demo test test-fast lint format bench clean
+.PHONY: help setup demo test test-fast lint format bench planner clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -48,8 +48,13 @@ bench: setup ## every benchmark beside its limit and its peers; rows in build/be
 	@mkdir -p build/bench
 	@for case in envs render data update iteration; do $(BIN)/robo-rlft bench $$case --json build/bench/$$case.json; done
 
+planner: ## an environment with numpy 1 for ManiSkill's motion planners (tools/maniskill_planner)
+	@bash tools/make_venv.sh .venv-planner $(PYTHON)
+	@.venv-planner/bin/python -m pip install --disable-pip-version-check --quiet $(TORCH)
+	@.venv-planner/bin/python -m pip install --disable-pip-version-check --quiet -r tools/maniskill_planner/requirements.txt
+
 clean: ## remove the virtual environment and everything built
-	rm -rf $(VENV) build dist *.egg-info robo_rlft/envs/mujoco/_stepper.* .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-planner build dist *.egg-info robo_rlft/envs/mujoco/_stepper.* .pytest_cache .ruff_cache .hypothesis
 
 setup: $(STAMP) ## install what is missing
 

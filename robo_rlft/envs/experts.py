@@ -75,3 +75,4 @@ class SimulatorExpert:
 _ARM = "robo_rlft.envs.mujoco.tasks.arm.experts:make_expert"
 _MAKERS = {"ArmPegInsert": _ARM, "ArmPickPlace": _ARM}
 _MAKERS["maniskill:PickCube-v1"] = "robo_rlft.envs.maniskill.expert:make_expert"
+_MAKERS |= dict.fromkeys(("genesis:PandaLift", "genesis:PandaReach"), "robo_rlft.envs.genesis.experts:make_expert")

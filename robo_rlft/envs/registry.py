@@ -17,6 +17,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ import torch
 from robo_rlft.envs.base import BatchEnv
 from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.envs.randomise import RandomiseConfig, require_supported
-from robo_rlft.errors import ConfigError, MissingExtraError, unknown_name
+from robo_rlft.errors import ConfigError, MissingExtraError, UserError, unknown_name
 
 ENTRY_POINT_GROUP = "robo_rlft.envs"
 
@@ -42,6 +43,7 @@ class Entry:
         extra: the optional dependency group it needs, or empty.
         package: the module whose presence shows that the extra is installed, or empty.
         load: imports and returns the task, or the callable that makes the environment.
+        too_new: first Python that the extra has no release for, or empty.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Entry:
     load: Callable[[], Any]
     extra: str = ""
     package: str = ""
+    too_new: tuple[int, ...] = ()
 
     @property
     def installed(self) -> bool:
@@ -68,6 +71,7 @@ class Family:
         example: one task that runs as installed.
         extra: the optional dependency group it needs, or empty.
         package: the module whose presence shows that the extra is installed, or empty.
+        too_new: first Python that the extra has no release for, or empty.
     """
 
     name: str
@@ -77,6 +81,7 @@ class Family:
     example: str
     extra: str = ""
     package: str = ""
+    too_new: tuple[int, ...] = ()
 
     @property
     def installed(self) -> bool:
@@ -100,7 +105,15 @@ def register(
     _ENTRIES[env_id] = Entry(env_id, description, load, extra, package)
 
 
-def register_family(name: str, module: str, description: str, example: str, extra: str = "", package: str = "") -> None:
+def register_family(
+    name: str,
+    module: str,
+    description: str,
+    example: str,
+    extra: str = "",
+    package: str = "",
+    too_new: tuple[int, ...] = (),
+) -> None:
     """Add a simulator whose module has `make_env(task, num_envs, ...)` and `tasks()`.
 
     Args:
@@ -110,12 +123,14 @@ def register_family(name: str, module: str, description: str, example: str, extr
         example: one task that runs as installed.
         extra: optional dependency group, if it needs one.
         package: module that the extra installs.
+        too_new: first Python that the extra has no release for.
     """
 
     def tasks() -> Sequence[str]:
         return _importer(f"{module}:tasks")()()
 
-    _FAMILIES[name] = Family(name, description, _importer(f"{module}:make_env"), tasks, example, extra, package)
+    load = _importer(f"{module}:make_env")
+    _FAMILIES[name] = Family(name, description, load, tasks, example, extra, package, too_new)
 
 
 def families() -> list[Family]:
@@ -165,7 +180,7 @@ def make(
     """
     entry = find(env_id)
     if not entry.installed:
-        raise MissingExtraError(entry.package, entry.extra, f"environment {env_id}")
+        raise _missing(entry)
     found = entry.load()
     settings = {"seed": seed, "device": device, "threads": threads, "dtype": dtype}
     if callable(found):
@@ -233,7 +248,18 @@ def _task_of(name: str, task: str) -> Entry:
             f"'{name}:' names no task: for example {name}:{family.example}; robo-rlft list {name} has all"
         )
     load = partial(_bound, family, task)
-    return Entry(f"{name}:{task}", family.description, load, family.extra, family.package)
+    return Entry(f"{name}:{task}", family.description, load, family.extra, family.package, family.too_new)
+
+
+def _missing(entry: Entry) -> UserError:
+    if entry.too_new and sys.version_info >= entry.too_new:
+        newest = f"{entry.too_new[0]}.{entry.too_new[1] - 1}"
+        return ConfigError(
+            f"environment {entry.id} needs '{entry.package}', which has no release for Python "
+            f"{sys.version_info.major}.{sys.version_info.minor}: use Python {newest} and pip install "
+            f"'robo-rlft[{entry.extra}]'"
+        )
+    return MissingExtraError(entry.package, entry.extra, f"environment {entry.id}")
 
 
 def _bound(family: Family, task: str) -> Callable[..., BatchEnv]:
@@ -272,6 +298,14 @@ register("ArmPickPlace", f"{_TASKS}.arm.pick_place:TASK", "7-joint arm carries a
 register(
     "ArmPegInsert", f"{_TASKS}.arm.peg_insert:TASK", "7-joint arm inserts a peg with 1 mm clearance, sparse reward"
 )
+register_family(
+    "genesis",
+    "robo_rlft.envs.genesis",
+    "Genesis: Unitree Go2 and Franka Panda, many at a time on the CPU or a GPU",
+    "PandaLift",
+    extra="genesis",
+    package="genesis",
+)
 _LEGGED = f"{_TASKS}.legged"
 register("QuadrupedFlat", f"{_LEGGED}.quadruped:FLAT", "15 kg quadruped follows velocity commands on a plane")
 register("QuadrupedRough", f"{_LEGGED}.quadruped:ROUGH", "15 kg quadruped follows velocity commands on rough ground")
@@ -291,7 +325,42 @@ register_family(
     "Procedural",
     extra="metadrive",
     package="metadrive",
+    too_new=(3, 12),
 )
 register_family(
     "mjx", "robo_rlft.envs.mjx.family", "any of the MuJoCo tasks above on a GPU, by JAX", "Hopper", "mjx", "jax"
+)
+_SUITES = "robo_rlft.envs.suites"
+register_family("gymnasium", f"{_SUITES}.any_gymnasium", "any environment that Gymnasium knows", "Pendulum-v1")
+register_family(
+    "dm_control",
+    f"{_SUITES}.control_suite",
+    "DeepMind Control Suite: 30 bodies, rewards from 0 to 1",
+    "cheetah-run",
+    "dm-control",
+    "dm_control",
+)
+register_family(
+    "metaworld",
+    f"{_SUITES}.meta_world",
+    "Meta-World: a Sawyer arm and fifty tasks, alone or as MT10 and MT50",
+    "reach-v3",
+    "metaworld",
+    "metaworld",
+)
+register_family(
+    "libero",
+    f"{_SUITES}.libero",
+    "LIBERO: 130 household tasks told in words, five suites",
+    "libero_object/0",
+    "libero",
+    "libero",
+)
+register_family(
+    "ogbench",
+    f"{_SUITES}.ogbench_tasks",
+    "OGBench's manipulation: cubes, a scene with drawer and window, puzzles of buttons",
+    "cube-single-v0",
+    "ogbench",
+    "ogbench",
 )

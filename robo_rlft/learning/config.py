@@ -143,6 +143,7 @@ class CurriculumConfig:
             2023; Rutherford et al. 2024); `both`.
         alpha: weight of the newest round in an arm's Q, and of the newest episode in a start's statistics.
         temperature: tau of the draw of variants; advantages are in units of their root mean square over a round.
+        explore: share of the draws of variants that is even.
         replay: probability that an episode begins from a kept start of its variant (Rutherford et al.: .5).
         states: starts kept.
         score: what makes a start worth repeating: `success`, p (1 - p); `return`, the std of its returns; `auto`, the
@@ -152,6 +153,7 @@ class CurriculumConfig:
     name: str = "none"
     alpha: float = 0.3
     temperature: float = 0.1
+    explore: float = 0.1
     replay: float = 0.5
     states: int = 512
     score: str = "auto"

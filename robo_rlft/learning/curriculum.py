@@ -4,8 +4,11 @@ Self-Evolving Curriculum (SEC, Chen et al. 2025, arXiv 2505.14970): variants are
 arm's reward is the mean absolute advantage of what was done on it, and arms are drawn from a Boltzmann distribution.
 
     r_t(c)     = E[ |A| : rows of arm c ]
-    Q_{t+1}(c) = alpha r_t(c) + (1 - alpha) Q_t(c),     Q_0 = 0;  an arm without rows keeps its Q
+    Q_{t+1}(c) = alpha r_t(c) + (1 - alpha) Q_t(c);     an arm without rows keeps its Q
     P_t(c)     = exp(Q_t(c) / tau) / sum_c' exp(Q_t(c') / tau)
+
+Two things are ours, for many arms and few rows. An arm's first reward is its Q, and until then it counts as the best,
+so that each is tried and none starts behind. And a share of the draws is even: poor arms are asked again.
 
 Starts by the variance of what comes of them: a start that always succeeds or always fails teaches nothing. A buffer
 keeps starts with the outcomes of their episodes and replays each in proportion to its learnability p (1 - p) (Tzannetos
@@ -37,35 +40,46 @@ class Bandit:
         arms: how many there are.
         alpha: step of Q.
         temperature: tau, in units of the advantage.
+        explore: share of even draws.
+
+    Attributes:
+        tried: arms that had rows.
     """
 
-    def __init__(self, arms: int, alpha: float, temperature: float) -> None:
-        self.alpha, self.temperature = alpha, temperature
-        self.q: Float[np.ndarray, " arm"] = np.zeros(arms)
+    def __init__(self, arms: int, alpha: float, temperature: float, explore: float = 0.0) -> None:
+        self.alpha, self.temperature, self.explore = alpha, temperature, explore
+        self._q, self.tried = np.zeros(arms), np.zeros(arms, bool)
+
+    @property
+    def q(self) -> Float[np.ndarray, " arm"]:
+        """Q_t; of an arm that was never tried, the best one's."""
+        return np.where(self.tried, self._q, self._q.max(initial=0.0))
 
     @property
     def probabilities(self) -> Float[np.ndarray, " arm"]:
-        """P_t."""
+        """P_t, mixed with even draws."""
         weights = np.exp((self.q - self.q.max()) / self.temperature)
-        return weights / weights.sum()
+        return (1 - self.explore) * weights / weights.sum() + self.explore / len(weights)
 
     def sample(self, count: int, rng: np.random.Generator) -> Int[np.ndarray, " draw"]:
         """Independent draws of arms."""
-        return rng.choice(len(self.q), count, p=self.probabilities)
+        return rng.choice(len(self.tried), count, p=self.probabilities)
 
     def update(self, arm: Int[np.ndarray, " row"], advantage: Float[np.ndarray, " row"]) -> None:
         """One step of Q for the arms that have rows."""
         for c in np.unique(arm):
             reward = np.abs(advantage[arm == c]).mean()
-            self.q[c] = self.alpha * reward + (1 - self.alpha) * self.q[c]
+            step = self.alpha if self.tried[c] else 1.0
+            self._q[c] = step * reward + (1 - step) * self._q[c]
+            self.tried[c] = True
 
     def state_dict(self) -> dict[str, Any]:
         """Arrays to save."""
-        return {"q": self.q.copy()}
+        return {"q": self._q.copy(), "tried": self.tried.copy()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`."""
-        self.q = np.array(state["q"], float)
+        self._q, self.tried = np.array(state["q"], float), np.array(state["tried"], bool)
 
 
 def in_spreads(advantage: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:

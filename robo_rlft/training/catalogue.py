@@ -22,7 +22,7 @@ from robo_rlft.training.tables import default_console, literal, make_table
 if TYPE_CHECKING:
     from robo_rlft.envs import Family
 
-METHODS = {"bc": "pretrain", "ppo": "finetune", "awr": "finetune", "chunk_critic": "finetune"}
+METHODS = {"bc": "pretrain", "ppo": "finetune", "awr": "finetune", "chunk_critic": "finetune", "curriculum": "finetune"}
 """Module of `robo_rlft.learning` and the verb that runs it."""
 
 MODULES = {

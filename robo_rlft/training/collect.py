@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from robo_rlft.errors import ConfigError
 from robo_rlft.training.config import Config
 from robo_rlft.training.evaluate import choose_variants, percent
 from robo_rlft.training.paths import data_path
+from robo_rlft.training.plans import PlanSource
 from robo_rlft.training.progress import Progress, console
 from robo_rlft.training.setup import make_env, prepare
 from robo_rlft.training.sources import Source, make_source
@@ -48,7 +49,10 @@ def collect(config: Config, *, overwrite: bool = False) -> Path:
         provenance |= {"first_seed": first, "num_envs": env.num_envs}
         provenance |= {"actor": settings.actor, "teacher_share": settings.teacher_share} if settings.actor else {}
         with DatasetWriter(target, env.robot, provenance, resume=settings.append, overwrite=overwrite) as writer:
-            tally = _record(config, env, source, writer, range(first, first + env.num_envs))
+            if isinstance(source, PlanSource):
+                tally = _record_plans(config, env, source, writer)
+            else:
+                tally = _record(config, env, source, writer, range(first, first + env.num_envs))
             writer.commit()
             count = writer.num_episodes
     finally:
@@ -133,6 +137,41 @@ def _record(config: Config, env: BatchEnv, source: Source, writer: DatasetWriter
                     f"collect.source than '{settings.source}'"
                 )
     return tally
+
+
+def _record_plans(config: Config, env: BatchEnv, source: PlanSource, writer: DatasetWriter) -> _Tally:
+    """Play plan after plan, as many side by side as there are environments, until enough episodes are kept."""
+    settings, before, tally = config.collect, writer.num_episodes, _Tally()
+    with Progress("collect", settings.episodes, unit="episodes") as progress:
+        for seeds in source.waves():
+            for episode in _played(env, source, seeds):
+                tally.count(episode)
+                if (episode.success or settings.keep == "all") and writer.num_episodes - before < settings.episodes:
+                    writer.append(episode)
+            kept = writer.num_episodes - before
+            progress.update(kept, tally.shown(env.has_success))
+            if kept == settings.episodes:
+                return tally
+    raise ConfigError(
+        f"kept {writer.num_episodes - before} episodes of {len(tally.returns)} plans, and collect.episodes is "
+        f"{settings.episodes}: lower it, or plan more"
+    )
+
+
+def _played(env: BatchEnv, source: PlanSource, seeds: Sequence[int]) -> Iterator[Episode]:
+    """The episodes of some seeds, each once."""
+    recorder, waiting = _Recorder(env, seeds), set(seeds)
+    obs, _ = env.reset(seed=seeds)
+    source.start(obs, seeds)
+    recorder.start(obs)
+    while waiting:
+        action, label = source.act()
+        result = env.step_chunk(action, "all")
+        for episode in recorder.push(label, result):
+            if episode.seed in waiting:
+                waiting.discard(episode.seed)
+                yield episode
+        source.push(result)
 
 
 class _Recorder:

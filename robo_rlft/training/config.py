@@ -36,7 +36,8 @@ class CollectConfig:
 
     Attributes:
         episodes: episodes to keep.
-        source: whose actions are recorded: `expert` (the task's scripted expert) or the path of a run or checkpoint.
+        source: whose actions are recorded: `expert` (the task's scripted expert), the path of a run or checkpoint, or
+            `plans:FILE` (actions planned elsewhere, played again from their seeds).
         actor: who acts instead, `expert` or a run, while `source` labels every state it visits (DAgger), both without
             exploration noise; empty lets the source act.
         teacher_share: with an actor, probability that an episode is the source's own.

@@ -49,7 +49,7 @@ class Curriculum:
         self.env, self.config = env, config
         self.rng = np.random.default_rng([seed, _STREAM])
         bandit, starts = config.name in ("bandit", "both"), config.name in ("initial_states", "both")
-        self.bandit = Bandit(len(env.variants), config.alpha, config.temperature) if bandit else None
+        self.bandit = Bandit(len(env.variants), config.alpha, config.temperature, config.explore) if bandit else None
         binary = config.score == "success" or (config.score == "auto" and env.has_success)
         self.starts = StartStates(config.states, config.alpha, binary) if starts else None
         self._idle = self.starts is None and len(env.variants) == 1

@@ -205,6 +205,7 @@ RANGES: dict[str, Interval] = {
 RANGES |= {
     "curriculum.alpha": Interval(0, 1, open_low=True),
     "curriculum.temperature": POSITIVE,
+    "curriculum.explore": FRACTION,
     "curriculum.replay": FRACTION,
     "curriculum.states": AT_LEAST_ONE,
 }

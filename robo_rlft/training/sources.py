@@ -16,6 +16,7 @@ from robo_rlft.policies import Policy
 from robo_rlft.policies.residual import ResidualPolicy
 from robo_rlft.spec import POLICY_KEY
 from robo_rlft.training.config import Config
+from robo_rlft.training.plans import PREFIX, PlanSource
 from robo_rlft.training.player import ChunkPlayer
 from robo_rlft.training.policies import load_policy
 from robo_rlft.training.rollout import History
@@ -50,7 +51,8 @@ def make_source(config: Config, env: BatchEnv, seed: int) -> Source:
         seed: of everything it draws.
 
     Raises:
-        CheckpointError, ConfigError, SpecError: see `load_policy` and `experts.make`; or a policy of another robot.
+        CheckpointError, ConfigError, DataError, SpecError: see `load_policy`, `experts.make` and `PlanSource`; or a
+            policy of another robot.
     """
     settings = config.collect
     if settings.actor:
@@ -58,6 +60,8 @@ def make_source(config: Config, env: BatchEnv, seed: int) -> Source:
         return LabellingSource(teacher, actor, settings.teacher_share, seed)
     if settings.source == EXPERT:
         return ExpertSource(env, seed)
+    if settings.source.startswith(PREFIX):
+        return PlanSource(env, settings.source.removeprefix(PREFIX))
     policy = _policy(config, settings.source, env)
     generator = torch.Generator(config.device).manual_seed(seed)
     if isinstance(policy, ResidualPolicy):

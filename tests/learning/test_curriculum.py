@@ -11,9 +11,9 @@ from robo_rlft.learning.curriculum import Bandit, StartStates, in_spreads
 def test_an_arms_q_moves_towards_its_mean_absolute_advantage() -> None:
     bandit = Bandit(3, alpha=0.25, temperature=1.0)
     bandit.update(np.array([0, 0, 2]), np.array([1.0, -3.0, 0.4]))
-    np.testing.assert_allclose(bandit.q, [0.25 * 2.0, 0.0, 0.25 * 0.4])
-    bandit.update(np.array([0, 1]), np.array([-2.0, 1.0]))
-    np.testing.assert_allclose(bandit.q, [0.25 * 2.0 + 0.75 * 0.5, 0.25, 0.1])
+    np.testing.assert_allclose(bandit.q, [2.0, 2.0, 0.4], err_msg="an arm that was not tried counts as the best")
+    bandit.update(np.array([0, 1, 0]), np.array([-1.0, 0.6, 2.0]))
+    np.testing.assert_allclose(bandit.q, [0.25 * 1.5 + 0.75 * 2.0, 0.6, 0.4])
 
 
 def test_probabilities_are_boltzmanns() -> None:
@@ -23,8 +23,19 @@ def test_probabilities_are_boltzmanns() -> None:
     np.testing.assert_allclose(bandit.probabilities, [np.e / (1 + np.e), 1 / (1 + np.e)])
     drawn = bandit.sample(40_000, np.random.default_rng(0))
     assert np.mean(drawn == 0) == pytest.approx(np.e / (1 + np.e), abs=4 * 0.5 / 200)
-    bandit.q[:] = [1e6, 0.0]
+    bandit.update(np.array([0, 1]), np.array([1e6, 0.0]))
     assert bandit.probabilities.tolist() == [1.0, 0.0], "large values must not overflow"
+
+
+def test_an_arm_that_had_one_poor_round_is_asked_again() -> None:
+    rng, bandit = np.random.default_rng(0), Bandit(20, alpha=0.3, temperature=0.05, explore=0.1)
+    bandit.update(np.arange(20), np.r_[0.0, np.ones(19)])
+    assert bandit.probabilities[0] == pytest.approx(0.1 / 20, rel=1e-3)
+    assert bandit.probabilities.sum() == pytest.approx(1)
+    for _ in range(300):
+        arms = bandit.sample(16, rng)
+        bandit.update(arms, np.where(arms == 0, 2.0, 1.0))
+    assert bandit.probabilities[0] > 0.8
 
 
 def test_advantages_are_scaled_and_not_centred() -> None:
@@ -59,7 +70,7 @@ def test_the_bandits_way_is_faster_than_all_arms_alike() -> None:
             chance = 1 / (1 + np.exp(-6 * (skill - np.arange(6))))[arms]
             bandit.update(arms, in_spreads((rng.random(64) < chance) - chance))
             skill += 0.1 * np.mean(chance * (1 - chance)) * 4
-        return skill
+        return float(skill)
 
     assert final_skill(0.15) > 1.3 * final_skill(1e9)
 

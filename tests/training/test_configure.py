@@ -15,7 +15,7 @@ from robo_rlft.training.configure import compose, from_yaml, load, recipes, to_y
 from robo_rlft.training.rules import CHOICES, RANGES, Interval, validate, value_at
 from robo_rlft.training.settings import groups, is_open, settings, under
 
-UNBOUNDED = {"run.stop_return"}
+UNBOUNDED = {"run.stop_return", "ppo.entry_bounds"}
 """Numbers that may take any value."""
 
 
@@ -47,13 +47,13 @@ def test_precedence_is_defaults_then_recipe_then_command_line() -> None:
 
 @pytest.mark.parametrize("name", sorted(recipes()))
 def test_every_recipe_composes_names_an_environment_and_says_what_it_is(name: str) -> None:
-    from robo_rlft.envs import entries
+    from robo_rlft.envs import find
 
     config = compose([f"recipe={name}"])
     validate(config, "pretrain")
     if not (name.startswith("bc/") or name.endswith("_pixels")):  # those only clone
         validate(config, "finetune")
-    assert config.env.id in {entry.id for entry in entries()}
+    assert find(config.env.id).id == config.env.id
     assert len(recipes()[name]) > 20
 
 
@@ -219,12 +219,30 @@ def test_a_file_with_a_foreign_key_is_named(tmp_path: Path) -> None:
         load(tmp_path / "missing.yaml")
 
 
+def test_settings_that_have_moved_are_found_in_older_runs(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("env: {images: {cameras: [wrist], randomise: {colour: 0.3, light: 0.5, camera: 0.05}}}")
+    env = load(file).env
+    assert (env.images.cameras, env.randomise.colour, env.randomise.camera) == (["wrist"], 0.3, 0.05)
+    assert load(file).env.randomise.mass == [1.0, 1.0]
+    with pytest.raises(ConfigError, match=r"did you mean env\.randomise\.colour"):
+        compose(["env.images.randomise.colour=0.3"])
+
+
+def test_ranges_of_randomisation_are_checked() -> None:
+    assert compose(["env.randomise.friction=[0.5,1.25]"]).env.randomise.friction == [0.5, 1.25]
+    with pytest.raises(ConfigError, match=r"env\.randomise\.mass is \[1\.2, 0\.8\]: give \[low, high\]"):
+        compose(["env.randomise.mass=[1.2,0.8]"])
+    with pytest.raises(ConfigError, match=r"env\.randomise\.noise\.rad_s"):
+        compose(["env.randomise.noise.rad_s=-1"])
+
+
 def test_every_setting_is_explained() -> None:
     assert [s.key for s in settings().values() if len(s.doc) < 10] == []
 
 
 def test_every_number_has_a_range_and_every_rule_a_setting() -> None:
-    numbers = {s.key for s in settings().values() if s.type in ("int", "float", "list[int]")}
+    numbers = {s.key for s in settings().values() if s.type in ("int", "float", "list[int]", "list[float]")}
     assert numbers - UNBOUNDED == set(RANGES), "add new numbers to robo_rlft.training.rules.RANGES"
     assert set(CHOICES) <= set(settings())
 

@@ -104,8 +104,12 @@ def test_a_run_with_a_curriculum_that_was_cut_off_ends_in_the_same_bits(
 
 
 def test_the_bandit_hears_of_each_variants_advantages(folder: Path, tmp_path: Path) -> None:
-    """One round, by hand: Q = alpha mean |A| of the variant's rows over the root mean square of all rows."""
-    config = peg(folder, f"run.dir={tmp_path / 'run'}", f"run.checkpoint={folder / 'bc'}", "curriculum.alpha=0.5")
+    """One round, by hand: Q = mean |A| of the variant's rows over the root mean square of all rows."""
+    config = peg(
+        folder,
+        f"run.dir={tmp_path / 'run'}",
+        f"run.checkpoint={folder / 'bc'}",
+    )
     with finetuning.Run.open(tmp_path / "run", config, verb="finetune") as run:
         trainer = finetuning.FineTuner(config, run)
         rollout = trainer.collector.collect(trainer.learner.policy, 6)
@@ -116,7 +120,7 @@ def test_the_bandit_hears_of_each_variants_advantages(folder: Path, tmp_path: Pa
         bandit = trainer.collector.curriculum.bandit
         assert bandit is not None
         for c in (0, 1):
-            expected = 0.5 * np.abs(raw[size == c]).mean() / np.sqrt(np.mean(raw**2))
+            expected = np.abs(raw[size == c]).mean() / np.sqrt(np.mean(raw**2))
             assert bandit.q[c] == pytest.approx(expected, rel=1e-4)
         trainer.env.close()
 

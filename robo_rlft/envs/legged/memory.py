@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robo_rlft.envs.legged.view import Array, Params, View, as_number
+from robo_rlft.envs.legged.view import Array, Params, View, as_number, constant
 
 SEGMENTS = 8
 """Commands drawn for an episode; one that outlasts them begins again with the first."""
@@ -82,7 +82,7 @@ def command_of(xp: Any, memory: Mapping[str, Array], params: Params, period_s: f
     commands = memory["commands"]
     lasts = max(round(params["command_s"] / period_s), 1)
     segment = (memory["steps"] // lasts) % SEGMENTS
-    chosen = xp.stack([as_number(xp, segment == i, commands) for i in range(SEGMENTS)], -1)
+    chosen = as_number(xp, segment[:, None] == constant(xp, tuple(range(SEGMENTS)), commands), commands)
     return (commands * chosen[:, :, None]).sum(1)
 
 

@@ -66,8 +66,6 @@ def make_env(
     """
     if sim_backend not in SIM_BACKENDS:
         raise ConfigError(unknown_name("sim_backend", sim_backend, SIM_BACKENDS))
-    if images is not None and images.randomise.any:
-        raise ConfigError("ManiSkill's images cannot be randomised: leave env.images.randomise at 0")
     from robo_rlft.envs.maniskill.single import ManiSkillSingle, Settings
 
     cameras = tuple(images.cameras) if images is not None else ()

@@ -81,6 +81,14 @@ def action_spec(env: Any, task: str) -> ArraySpec:
     return ArraySpec((len(low),), names=names, low=tuple(map(float, low)), high=tuple(map(float, high)))
 
 
+def action_scale(env: Any) -> list[float]:
+    """What an action of 1 stands for, entry by entry: half the range where ManiSkill normalises, else 1.
+
+    ManiSkill turns rotations of the hand the other way round: their range is that of its lower bound.
+    """
+    return [size for agent in _agents(env).values() for size in _agent_scale(agent)]
+
+
 def robot_name(env: Any) -> str:
     """The uids of the robots."""
     return " ".join(agent.uid for agent in _agents(env).values())
@@ -110,6 +118,17 @@ def _action_names(agent: Any) -> Iterator[str]:
     controller = agent.controller
     for part, inner in getattr(controller, "controllers", {"": controller}).items():
         yield from _controller_names(part, inner)
+
+
+def _agent_scale(agent: Any) -> Iterator[float]:
+    controller = agent.controller
+    for inner in getattr(controller, "controllers", {"": controller}).values():
+        width = inner.single_action_space.shape[0]
+        if not getattr(inner, "_normalize_action", False):
+            yield from [1.0] * width
+            continue
+        bounds = inner._original_single_action_space
+        yield from ((bounds.high - bounds.low) / 2).tolist()
 
 
 def _controller_names(part: str, controller: Any) -> list[str]:

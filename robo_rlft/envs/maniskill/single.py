@@ -12,7 +12,14 @@ from jaxtyping import Float
 
 from robo_rlft.envs.maniskill import headless, library, states
 from robo_rlft.envs.maniskill.cameras import Photographer, Portrait, camera_spec, check_cameras
-from robo_rlft.envs.maniskill.layout import VectorLayout, action_spec, robot_name, to_action, vector_layout
+from robo_rlft.envs.maniskill.layout import (
+    VectorLayout,
+    action_scale,
+    action_spec,
+    robot_name,
+    to_action,
+    vector_layout,
+)
 from robo_rlft.envs.pool.single import Frame, Outcome, SingleEnv
 from robo_rlft.errors import ConfigError, unknown_name
 from robo_rlft.spec import CRITIC_KEY, IMAGE_PREFIX, POLICY_KEY, ArraySpec, RobotSpec
@@ -206,7 +213,12 @@ def describe(env: Any, settings: Settings, layouts: Mapping[str, VectorLayout]) 
         action=action_spec(env, settings.task),
         rate_hz=float(env.control_freq),
         max_episode_steps=library.episode_steps(settings.task, settings.max_episode_steps),
-        task={"control_mode": mode_name(env), "reward_mode": env.reward_mode, "robot": robot_name(env)},
+        task={
+            "control_mode": mode_name(env),
+            "reward_mode": env.reward_mode,
+            "robot": robot_name(env),
+            "action_scale": action_scale(env),
+        },
     )
 
 

@@ -50,8 +50,6 @@ def make_env(
     found = find(task)
     settled = found.settled(params)
     images = images or ImagesConfig()
-    if images.randomise.any:
-        raise ConfigError(f"environment metadrive:{task} cannot vary its images: leave env.images.randomise alone")
     image_specs(images.cameras, images.size)
     common = {"seed": seed, "device": device, "threads": threads, "dtype": dtype}
     if not found.agents:

@@ -76,21 +76,10 @@ class JointWorld(SingleEnv):
 
     def step(self, action: Float[np.ndarray, " action"]) -> Outcome:
         """See `SingleEnv.step`. Nothing ends; `observe` tells what happened."""
-        self._tidy()
-        commands = action[:-1].reshape(self.agents, 2)
-        orders = {name: commands[i] for i, name in enumerate(self._places) if name}
-        seen, reward, terminated, truncated, info = self.world.step(orders)
         final = np.zeros((self.agents, len(self.car.names)), np.float32)
         events = np.zeros((self.agents, len(EVENT_NAMES)))
-        for i, name in enumerate(self._places):
-            if not name:
-                continue
-            final[i] = seen[name]
-            outcome = self._ledgers[i].enter(reward[name], terminated[name], truncated[name], info[name])
-            events[i] = _as_row(outcome)
-            if outcome.terminated or outcome.truncated:
-                self._advisers.pop(name, None)
-                self._places[i] = None
+        if any(self._places):  # MetaDrive does not step an empty world, and nothing would move in it
+            self._drive(action[:-1].reshape(self.agents, 2), final, events)
         fresh = final.copy()
         for i, obs in (self._fill() if action[-1] > 0 else {}).items():
             fresh[i] = obs
@@ -119,6 +108,26 @@ class JointWorld(SingleEnv):
     def close(self) -> None:
         """See `SingleEnv.close`."""
         self.world.close()
+
+    def _drive(
+        self,
+        commands: Float[np.ndarray, "agent 2"],
+        final: Float[np.ndarray, "agent obs"],
+        events: Float[np.ndarray, "agent event"],
+    ) -> None:
+        """One step of the world; fills in what each car saw and what happened to it."""
+        self._tidy()
+        orders = {name: commands[i] for i, name in enumerate(self._places) if name}
+        seen, reward, terminated, truncated, info = self.world.step(orders)
+        for i, name in enumerate(self._places):
+            if not name:
+                continue
+            final[i] = seen[name]
+            outcome = self._ledgers[i].enter(reward[name], terminated[name], truncated[name], info[name])
+            events[i] = _as_row(outcome)
+            if outcome.terminated or outcome.truncated:
+                self._advisers.pop(name, None)
+                self._places[i] = None
 
     def _look(self) -> Float[np.ndarray, "agent obs"]:
         cars = self.world.agents

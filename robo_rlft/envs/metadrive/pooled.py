@@ -77,15 +77,12 @@ def worlds_of_agents(
         common: `device`, `threads` and `dtype` of `PoolEnv`.
 
     Raises:
-        ConfigError: the cars fill no whole number of worlds.
+        ConfigError: worlds without cars.
     """
     agents = int(params["num_agents"])
-    if agents < 1 or num_envs % agents:
-        raise ConfigError(
-            f"environment metadrive:{task.name} has worlds of num_agents={agents} cars, one per row: "
-            f"num_envs={num_envs} is no multiple of it"
-        )
-    make, worlds = MakeWorld(task.name, params), num_envs // agents
+    if agents < 1 or num_envs < 1:
+        raise ConfigError(f"num_agents={agents} and num_envs={num_envs}: a world has cars, and some are learned")
+    make, worlds = MakeWorld(task.name, params), -(-num_envs // agents)
     settings = {"one_per_process": True, "preload": PRELOAD}
     pool = PoolEnv(make, worlds, env_id=f"metadrive:{task.name}", seed=seed, **settings, **common)
-    return AgentRows(pool, int(params["max_episode_steps"]), CAR_ACTION)
+    return AgentRows(pool, num_envs, int(params["max_episode_steps"]), CAR_ACTION)

@@ -33,11 +33,14 @@ CANNOT = {
 class AgentRows(BatchEnv):
     """Worlds of A cars each as rows; row w * A + a is car a of world w.
 
+    Where rows fill no whole number of worlds, the simulator's expert drives the other cars of the last one.
+
     A row whose episode has ended gets a new car after the chunk, at a spawn point that is free. Until there is one it
     waits: it sees zeros, its actions do nothing and its reward is 0.
 
     Args:
         pool: worlds, see `JointWorld`.
+        num_envs: rows, N.
         horizon: control steps of a car's episode.
         car: action of one car.
     """
@@ -48,10 +51,11 @@ class AgentRows(BatchEnv):
     metrics = METRICS
     cannot = CANNOT
 
-    def __init__(self, pool: PoolEnv, horizon: int, car: ArraySpec) -> None:
+    def __init__(self, pool: PoolEnv, num_envs: int, horizon: int, car: ArraySpec) -> None:
         self._pool, seen = pool, pool.robot.observation[POLICY_KEY]
         self._agents = seen.shape[0]
-        self.num_envs, self.device = pool.num_envs * self._agents, pool.device
+        self.num_envs, self.device = num_envs, pool.device
+        self._others = pool.num_envs * self._agents - num_envs
         observation = {POLICY_KEY: ArraySpec(seen.shape[1:], names=seen.names)}
         self.robot = replace(pool.robot, observation=observation, action=car, max_episode_steps=horizon)
         self.single_observation_space = DictSpace({k: space_of(v) for k, v in observation.items()})
@@ -76,7 +80,7 @@ class AgentRows(BatchEnv):
         """
         rows = checked_ids((options or {}).get("ids"), self.num_envs)
         worlds = np.unique(rows // self._agents)
-        if len(rows) != len(worlds) * self._agents:
+        if not np.array_equal(np.sort(rows), np.flatnonzero(np.isin(np.arange(self.num_envs) // self._agents, worlds))):
             raise SpecError(
                 f"{self.robot.env_id} got ids {rows.tolist()}: its worlds of {self._agents} cars are reset as a whole"
             )
@@ -84,7 +88,7 @@ class AgentRows(BatchEnv):
         seeds = _seeds(seed, rows)
         obs, _ = self._pool.reset(seed=seeds and [seeds[i] for i in first], options={"ids": worlds})
         self._metrics[torch.from_numpy(rows).to(self.device)] = 0.0
-        self._obs = self._rows(obs[POLICY_KEY])
+        self._obs = {POLICY_KEY: self._rows(obs[POLICY_KEY])}
         return dict(self._obs), {"success": torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)}
 
     def step(
@@ -109,9 +113,9 @@ class AgentRows(BatchEnv):
         length = torch.full((self.num_envs,), steps, device=self.device)
         seen = [self._obs[POLICY_KEY]]
         for h in range(steps):
-            world, last = self._advance(values[:, h], fill=h == steps - 1)
+            fresh, last, events = self._advance(values[:, h], fill=h == steps - 1)
             alive = ~(flags["end"] | flags["cut"])
-            events = world[_EVENTS].flatten(0, 1) * alive[:, None]
+            events = events * alive[:, None]
             reward[:, h] = events[:, 0].to(reward.dtype)
             for name, column in (("end", 1), ("cut", 2), ("won", 3)):
                 flags[name] = flags[name] | (events[:, column] > 0)
@@ -119,12 +123,12 @@ class AgentRows(BatchEnv):
             length[ended] = h + 1
             self._enter_metrics(events, alive)
             seen.append(torch.where(alive[:, None], last, seen[-1]))
-        self._obs = self._rows(world[POLICY_KEY])
+        self._obs = {POLICY_KEY: fresh}
         return self._result(reward, flags, length, seen, record)
 
     def expert_actions(self) -> Float[Tensor, "env action"]:
         """What an expert would do in every row."""
-        return self._pool.expert_actions()[:, :-1].reshape(self.num_envs, 2)
+        return self._rows(self._pool.expert_actions()[:, :-1].unflatten(1, (self._agents, 2)))
 
     def render(
         self, ids: Sequence[int] | None = None, camera: str | None = None, size: tuple[int, int] = (240, 320)
@@ -138,12 +142,17 @@ class AgentRows(BatchEnv):
         """Close the worlds; `close` calls it."""
         self._pool.close()
 
-    def _advance(self, actions: Float[np.ndarray, "env action"], fill: bool) -> tuple[Obs, Tensor]:
-        """One control step of all worlds; what every row saw after it, before new cars came."""
+    def _advance(self, actions: Float[np.ndarray, "env action"], fill: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """One control step of all worlds: what every row sees now, what it saw before new cars came, and its events."""
         worlds = self._pool.num_envs
-        joint = np.concatenate([actions.reshape(worlds, -1), np.full((worlds, 1), 1.0 if fill else -1.0)], 1)
+        joint = np.full((worlds, 2 * self._agents + 1), 1.0 if fill else -1.0)
+        if self._others:
+            joint[:, :-1] = self._pool.expert_actions()[:, :-1].cpu().numpy()
+        cars = joint[:, :-1].reshape(-1, 2).copy()
+        cars[: self.num_envs] = actions
+        joint[:, :-1] = cars.reshape(worlds, -1)
         obs, *_ = self._pool.step(torch.from_numpy(joint))
-        return obs, obs[_FINAL].flatten(0, 1)
+        return self._rows(obs[POLICY_KEY]), self._rows(obs[_FINAL]), self._rows(obs[_EVENTS])
 
     def _enter_metrics(self, events: Tensor, alive: Tensor) -> None:
         self._metrics = torch.where(alive[:, None], events[:, 4:], self._metrics)
@@ -163,8 +172,8 @@ class AgentRows(BatchEnv):
             metrics={name: self._metrics[:, i].clone() for i, name in enumerate(METRICS)},
         )
 
-    def _rows(self, values: Tensor) -> Obs:
-        return {POLICY_KEY: values.flatten(0, 1)}
+    def _rows(self, values: Float[Tensor, "world agent *rest"]) -> Float[Tensor, "env *rest"]:
+        return values.flatten(0, 1)[: self.num_envs]
 
 
 def _seeds(seed: int | Sequence[int] | None, rows: np.ndarray) -> list[int] | None:

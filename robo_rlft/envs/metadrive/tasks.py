@@ -12,6 +12,9 @@ from robo_rlft.spec import ArraySpec
 
 HORIZON = 1000
 """Control steps of an episode unless `max_episode_steps` says otherwise: 100 s at 10 Hz."""
+SCENARIOS = 50_021
+"""Generated roads. Seed s drives road s modulo this: so many that a training hardly meets an evaluation's, and no round
+number, so that the blocks of seeds of demonstrations, training and evaluation fall on different ones."""
 RATE_HZ = 10.0
 """Control rate: five physics steps of .02 s."""
 CAR_ACTION = ArraySpec((2,), names=("steering", "throttle"), low=(-1.0, -1.0), high=(1.0, 1.0))
@@ -102,7 +105,7 @@ def _scenario_folder(given: str) -> Path:
 
 
 _COMMON = {"max_episode_steps": HORIZON, "expert": "ppo", "random_traffic": False, "config": {}}
-_ROAD = {"map": 3, "traffic_density": 0.1, "accident_prob": 0.0, "start_seed": 0, "num_scenarios": 1000}
+_ROAD = {"map": 3, "traffic_density": 0.1, "accident_prob": 0.0, "start_seed": 0, "num_scenarios": SCENARIOS}
 
 
 def _agents(name: str, module: str, env: str, description: str, num_agents: int = 10) -> Task:

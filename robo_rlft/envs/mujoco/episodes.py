@@ -156,14 +156,12 @@ class Episodes:
         """Draw a start for each of `ids` from its own generator."""
         if not len(ids):
             return
-        if self.random is not None:
-            keys = generators.pack([self.generators[i] for i in ids])
         defaults = None
         if self.variants is not None:
             self._set_variants(self.next_variant[ids], ids)
             defaults = self.variants.defaults[self.variant[ids]]
         if self.random is not None:
-            self.random.begin(keys, ids)
+            self.random.begin(generators.pack([self.generators[i] for i in ids]), ids)
         draws = [self.task.reset(self.generators[i], *self._setting(i)) for i in ids]
         rows = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
         fields = {name: values for name, values in rows.items() if self.simulation.is_state(name)}
@@ -275,12 +273,15 @@ class Episodes:
 
     def _command(self, action: np.ndarray, ids: Ids | None) -> None:
         if self.task.control is None:
-            self._write("ctrl", action if self.random is None else self.random.late(action, ids), ids)
+            self._write("ctrl", self._sent(action, ids), ids)
             return
         state = self.now()
         for name, values in self.task.control(np, state, action, self.table.params(state)).items():
-            late = name == "ctrl" and self.random is not None
-            self._write(name, self.random.late(values, ids) if late else values, ids)
+            self._write(name, self._sent(values, ids) if name == "ctrl" else values, ids)
+
+    def _sent(self, control: np.ndarray, ids: Ids | None) -> np.ndarray:
+        """The commands that reach the actuators."""
+        return control if self.random is None else self.random.late(control, ids)
 
     def _write(self, name: str, values: np.ndarray, ids: Ids | None) -> None:
         target = self.variables[name] if name in self.variables else self.simulation.field(name)

@@ -82,7 +82,7 @@ class Randomised:
         self._under_way = np.zeros((num, self._longest, simulation.model.nu))
         self._between = max(round(config.push_interval_s / period_s), 1)
         self._first = np.zeros(num, np.int64)
-        self._std = {group: std for group, std in _deviations(observations, config).items() if std.any()}
+        self._std = {group: std for group, std in deviations(observations, config).items() if std.any()}
 
     @property
     def pushes(self) -> bool:
@@ -168,9 +168,9 @@ class Randomised:
         )
         return Draw(
             salt=rng.integers(2**64, dtype=np.uint64),
-            mass=rng.uniform(*config.mass, model.nbody),
-            friction=rng.uniform(*config.friction),
-            gains=rng.uniform(*config.gains, model.nu),
+            mass=_within(rng, config.mass, model.nbody),
+            friction=float(_within(rng, config.friction, 1)[0]),
+            gains=_within(rng, config.gains, model.nu),
             latency=rng.uniform(),
             first_push=rng.uniform(),
         )
@@ -196,7 +196,7 @@ class Randomised:
         return fields
 
 
-def _deviations(observations: Sequence[Observation], config: RandomiseConfig) -> dict[str, Float[np.ndarray, " entry"]]:
+def deviations(observations: Sequence[Observation], config: RandomiseConfig) -> dict[str, Float[np.ndarray, " entry"]]:
     """Standard deviation of the noise on every entry of every group."""
     deviations: dict[str, list[float]] = {}
     for term in observations:
@@ -204,3 +204,7 @@ def _deviations(observations: Sequence[Observation], config: RandomiseConfig) ->
         noisy = term.measured and term.group != CRITIC_KEY
         deviations.setdefault(term.group, []).extend(config.noise.std(unit) if noisy else 0.0 for unit in units)
     return {group: np.array(values) for group, values in deviations.items()}
+
+
+def _within(rng: np.random.Generator, bounds: Sequence[float], count: int) -> Float[np.ndarray, " draw"]:
+    return rng.uniform(bounds[0], bounds[1], count)

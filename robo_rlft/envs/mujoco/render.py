@@ -104,6 +104,7 @@ class View:
     Attributes:
         model: a copy of the model to change and pose.
         data: memory for a state to pose.
+        option: which groups of geoms and sites are drawn.
     """
 
     def __init__(self, model: mujoco.MjModel, size: tuple[int, int], look: Look) -> None:
@@ -121,7 +122,7 @@ class View:
             for flag in _COSTLY:
                 self._scene.flags[flag] = 0
         self._rect = mujoco.MjrRect(0, 0, width, height)
-        self._option = mujoco.MjvOption()
+        self.option = mujoco.MjvOption()
         self._posed = (self.model, self.data)
         self._upside_down = np.empty((height, width, 3), np.uint8)
 
@@ -134,12 +135,12 @@ class View:
         mujoco.mj_tendon(model, data)
         self._posed = (model, data)
 
-    def draw(self, camera: int | None, image: UInt8[np.ndarray, "height width 3"]) -> None:
-        """The posed world through a camera, or through the free one."""
+    def draw(self, camera: int | mujoco.MjvCamera | None, image: UInt8[np.ndarray, "height width 3"]) -> None:
+        """The posed world through a camera of the model by number, one of MuJoCo's own, or the free one (None)."""
         self._gl.make_current()
         model, data = self._posed
         everything = mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(model, data, self._option, None, _camera(model, camera), everything, self._scene)
+        mujoco.mjv_updateScene(model, data, self.option, None, _camera(model, camera), everything, self._scene)
         self.redraw(image)
 
     def redraw(self, image: UInt8[np.ndarray, "height width 3"]) -> None:
@@ -192,7 +193,9 @@ def _set_look(model: mujoco.MjModel, size: tuple[int, int], look: Look) -> None:
     quality.numstacks = look.stacks or quality.numstacks
 
 
-def _camera(model: mujoco.MjModel, number: int | None) -> mujoco.MjvCamera:
+def _camera(model: mujoco.MjModel, number: int | mujoco.MjvCamera | None) -> mujoco.MjvCamera:
+    if isinstance(number, mujoco.MjvCamera):
+        return number
     camera = mujoco.MjvCamera()
     if number is None:
         mujoco.mjv_defaultFreeCamera(model, camera)

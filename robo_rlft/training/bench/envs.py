@@ -90,26 +90,35 @@ def run(
         envs: environments; peers take part in Gymnasium's five.
         num_envs: batch sizes.
         seconds: about how long one round of one participant takes.
-        threads: of every participant; 0 takes all CPUs.
+        threads: of every participant; 0 takes all CPUs (one of Genesis).
         with_peers: measure Gymnasium's vector environments and envpool too.
 
     Raises:
         ConfigError: a batch size below 1, or an environment that this engine does not run.
         UserError: there is no C compiler for the limit.
     """
-    threads = threads or os.cpu_count() or 1
+    asked, threads = threads, threads or os.cpu_count() or 1
     rows: list[BenchRow] = []
     for env_id in envs:
         for n in num_envs:
-            rows += _measure(env_id, n, seconds, threads, with_peers and env_id in LOCOMOTION)
+            if env_id.startswith("genesis:"):
+                rows += _measure_genesis(env_id, n, seconds, asked)
+            else:
+                rows += _measure(env_id, n, seconds, threads, with_peers and env_id in LOCOMOTION)
     print_table(rows, f"environment steps per second, {threads} threads")
     return write_json(rows, json_path) if json_path else [vars(row) for row in rows]
+
+
+def _measure_genesis(env_id: str, num: int, seconds: float, threads: int) -> list[BenchRow]:
+    from robo_rlft.training.bench import genesis_peer
+
+    return genesis_peer.measure(env_id, num, seconds, threads)
 
 
 def _measure(env_id: str, num: int, seconds: float, threads: int, with_peers: bool) -> list[BenchRow]:
     env = envs.make(env_id, num, seed=0, threads=threads)
     if not isinstance(env, MujocoEnv):
-        raise ConfigError(f"bench envs measures the MuJoCo engine, and {env_id} does not run on it: choose another")
+        raise ConfigError(f"bench envs measures MuJoCo and Genesis, and {env_id} runs on neither: choose another")
     case = Case(env, _record(env, seconds), threads)
     with ExitStack() as stack:
         participants = _participants(case, stack, with_peers)

@@ -17,7 +17,7 @@ from robo_rlft.envs.mujoco.engine import MujocoEnv
 from robo_rlft.errors import ConfigError
 
 IDS = {"QuadrupedFlat": GO2, "QuadrupedRough": GO2, "HumanoidWalk": G1}
-STILL = {"start_velocity": 0.0, "start_joint_noise": 0.0}
+STILL: dict[str, Any] = {"start_velocity": 0.0, "start_joint_noise": 0.0}
 
 
 def legged(env_id: str = "QuadrupedFlat", num: int = 2, **params: Any) -> MujocoEnv:
@@ -100,6 +100,7 @@ def test_the_pd_law_holds_in_every_substep() -> None:
     mujoco.mj_setState(model, data, start.simulation.state[0], mujoco.mjtState.mjSTATE_INTEGRATION)
     target = np.array(task["default_joint_pos"]) + task["action_scale"] * 0.5
     data.ctrl[:] = target
+    q, v = data.qpos[7:].copy(), data.qvel[6:].copy()
     for _ in range(4):
         q, v = data.qpos[7:].copy(), data.qvel[6:].copy()
         mujoco.mj_step(model, data)
@@ -173,11 +174,9 @@ def test_metrics_are_mean_errors_of_the_episode() -> None:
 
 def test_success_is_an_episode_of_small_errors() -> None:
     """A robot that stands where it is asked to stand succeeds; one that is asked to run does not."""
-    still = {"command_vx": (0.0, 0.0), "command_vy": (0.0, 0.0), "command_yaw": (0.0, 0.0), **STILL}
-    lazy, eager = (
-        legged(success_s=0.6, **still),
-        legged(success_s=0.6, **still | {"command_vx": (1.0, 1.0)}, stand_share=0.0),
-    )
+    nowhere: dict[str, Any] = {**STILL, "command_vx": (0.0, 0.0), "command_vy": (0.0, 0.0), "command_yaw": (0.0, 0.0)}
+    fast: dict[str, Any] = {**nowhere, "command_vx": (1.0, 1.0), "stand_share": 0.0}
+    lazy, eager = legged(success_s=0.6, **nowhere), legged(success_s=0.6, **fast)
     for step in range(30):
         results = [one.step(zeros(one))[4]["success"] for one in (lazy, eager)]
         assert results[0].all() == (step == 29)
