@@ -57,7 +57,7 @@ def motion(xp: Any, state: State, params: Params) -> Array:
 def moved(xp: Any, state: State, action: Array, params: Params) -> Array:
     """How far it came in this step; not a number at all beyond the variable `poison`, which a saved state may set."""
     x = state.data["qpos"][:, 0]
-    return xp.where(x < state.variables["poison"][:, 0], x - state.previous["qpos"][:, 0], xp.nan)
+    return params["pay"] * xp.where(x < state.variables["poison"][:, 0], x - state.previous["qpos"][:, 0], xp.nan)
 
 
 def beyond(xp: Any, state: State, params: Params) -> Array:
@@ -96,7 +96,8 @@ CART_TASK = MujocoTask(
     previous=("qpos",),
     action_low=-4.0,
     action_high=4.0,
-    params={"spread": 0.01, "end": 0.2},
+    params={"spread": 0.01, "end": 0.2, "pay": 1.0},
+    metrics={"to_go": lambda xp, state, params: (state.variables["goal"] - state.data["qpos"][:, :1])[:, 0]},
     cameras=("side",),
 )
 
@@ -121,5 +122,6 @@ CHASE_TASK = dataclasses.replace(
     fields=("qpos", "qvel", "site_xpos", "sensordata", "actuator_force"),
     control=chased,
     fresh=True,
+    variants={"far": {"end": 0.3}, "near": {"end": 0.1, "pay": 2.0}},
 )
-"""Has a control law, and reads derived fields at the very state."""
+"""Has a control law and variants, and reads derived fields at the very state."""

@@ -49,7 +49,7 @@ def assert_same(mine: ChunkResult, theirs: ChunkResult, tolerance: float) -> Non
     for name in ("terminated", "truncated", "length", "success"):
         assert torch.equal(getattr(mine, name), getattr(theirs, name)), name
     torch.testing.assert_close(mine.reward, theirs.reward, **close)
-    for name in ("obs", "final_obs", "trace"):
+    for name in ("obs", "final_obs", "trace", "metrics"):
         left, right = getattr(mine, name), getattr(theirs, name)
         assert left.keys() == right.keys()
         for key in left:
@@ -175,7 +175,7 @@ def test_what_is_not_a_number_ends_its_own_episode_alone(tmp_path: Path) -> None
 def test_physics_beyond_all_bounds_is_given_up() -> None:
     env = on_jax()
     state = env.get_state()
-    state["variable/goal"][:] = np.inf
+    state["variable/goal"][:] = 1e20
     state["physics"][1, 2] = 1e12  # its speed
     env.set_state(state)
     result = env.step_chunk(pushes(env), "all")
@@ -220,6 +220,28 @@ def test_renders_the_state_it_is_in(opengl: None) -> None:
     np.testing.assert_array_equal(mine.render([1, 4], size=(48, 64)), theirs.render([1, 4], size=(48, 64)))
     assert mine.render(size=(16, 16)).shape == (N, 16, 16, 3)
     mine.close()
+
+
+def test_variants_are_those_of_the_next_episodes() -> None:
+    mine, theirs = on_jax(CHASE_TASK), on_cpu(CHASE_TASK)
+    assert mine.variants == theirs.variants == ("far", "near")
+    for env in (mine, theirs):
+        env.set_variants([1, 0, 1], [0, 2, 4])
+    assert mine.variant.tolist() == [0] * N
+    for k in range(4):
+        actions = pushes(theirs, seed=k)
+        assert_same(mine.step_chunk(actions, "all"), theirs.step_chunk(actions, "all"), EXACT)
+        np.testing.assert_array_equal(mine.variant, theirs.variant)
+    assert set(mine.variant.tolist()) == {0, 1}
+    saved = theirs.get_state()
+    assert mine.get_state().keys() == saved.keys()
+    mine.set_variants([0] * N)
+    mine.set_state(saved)
+    actions = pushes(theirs, seed=9)
+    assert_same(mine.step_chunk(actions, "all"), theirs.step_chunk(actions, "all"), EXACT)
+    np.testing.assert_array_equal(mine.variant, theirs.variant)
+    with pytest.raises(SpecError, match="expected 5 integers from 0 to 1, numbers of far, near"):
+        mine.set_variants([2] * N)
 
 
 @pytest.mark.parametrize("rule", conformance.RULES, ids=lambda rule: rule.__name__)

@@ -85,6 +85,19 @@ def test_wrong_terms_are_named_as_on_the_cpu() -> None:
         MjxEnv(CART_TASK, 1, spred=1.0)
 
 
+def test_variants_must_share_their_model() -> None:
+    def model(params: Any) -> mujoco.MjModel:
+        made = CART_TASK.model(params)
+        made.opt.gravity[2] = -params["pay"]
+        return made
+
+    task = dataclasses.replace(CART_TASK, model=model)
+    with pytest.raises(
+        ConfigError, match=r"the variants of Cart differ in opt\.gravity of their models.*variants=\{\}"
+    ):
+        MjxEnv(task, 1, variants={"light": {"pay": 1.0}, "heavy": {"pay": 10.0}})
+
+
 def test_wrong_names_devices_and_types_are_explained() -> None:
     with pytest.raises(ConfigError, match="unknown MuJoCo task 'Hoper': did you mean Hopper"):
         envs.make("mjx:Hoper")
