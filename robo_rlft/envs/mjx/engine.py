@@ -7,6 +7,7 @@ result = env.step_chunk(chunks)                                  # [4096, H, A],
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ class MjxEnv(BatchEnv):
         self.has_success, self.metrics = task.success is not None, tuple(task.metrics)
         self.num_envs, self.device, self.dtype = num_envs, torch.device(device), dtype
         self._place = Place(self.device, dtype)
+        self.drift = 0.0 if self.device.type == "cpu" else math.inf  # nobody has measured it on a GPU
         steps = max_episode_steps or task.max_episode_steps
         self._program = program_of(Recipe(task, self.params, named, dict(physics or {}), steps, self._place))
         model, kinds = self._program.model, self._program.variants

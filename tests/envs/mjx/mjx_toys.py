@@ -43,6 +43,11 @@ BALL = """
 </mujoco>
 """
 
+CHASE = BALL.replace("<option ", '<option integrator="implicitfast" ').replace(
+    '<motor joint="roll" gear="2"/>', '<velocity joint="roll" kv=".5" forcerange="-.8 .8"/>'
+)
+"""Turned by a servo that is at its limit of force most of the time."""
+
 
 def start(rng: np.random.Generator, model: mujoco.MjModel, params: Params) -> Mapping[str, np.ndarray]:
     qpos = rng.uniform(-params["spread"], params["spread"], model.nq)
@@ -78,8 +83,8 @@ def rim(xp: Any, state: State, params: Params) -> Array:
 
 
 def chased(xp: Any, state: State, action: Array, params: Params) -> Mapping[str, Array]:
-    """A control law: a torque, and a goal that comes nearer."""
-    return {"ctrl": action - 0.1 * state.data["qvel"][:, 2:3], "goal": state.variables["goal"] * 0.99}
+    """A control law: a rate to turn at, and a goal that comes nearer."""
+    return {"ctrl": 20.0 * action - 0.1 * state.data["qvel"][:, 2:3], "goal": state.variables["goal"] * 0.99}
 
 
 CART_TASK = MujocoTask(
@@ -118,6 +123,7 @@ BALL_TASK = dataclasses.replace(
 CHASE_TASK = dataclasses.replace(
     BALL_TASK,
     id="Chase",
+    model=lambda params: mujoco.MjModel.from_xml_string(CHASE),
     observations=(*BALL_TASK.observations[:1], Observation("rim", rim, ("x", "y", "z", "vx", "vy", "vz", "torque"))),
     fields=("qpos", "qvel", "site_xpos", "sensordata", "actuator_force"),
     control=chased,
