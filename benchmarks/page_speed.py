@@ -84,12 +84,14 @@ class Bench:
         what: what is compared.
         goals: what its cases shall reach.
         show: its rows as a table.
+        settings: of the command that measures it.
     """
 
     title: str
     what: str
     goals: Sequence[Goal]
     show: Callable[[Sequence[Row]], str] = rows_of
+    settings: str = ""
 
 
 BENCHES: Mapping[str, Bench] = {
@@ -126,6 +128,13 @@ BENCHES: Mapping[str, Bench] = {
         (Goal("ReinFlow and DPPO within 1.5 times their floor (0.67)", of_methods("reinflow", "dppo"), 1 / 1.5),),
         parts_of,
     ),
+    "mjx": Bench(
+        "MuJoCo tasks on a GPU",
+        "Control steps per second of all environments together on JAX, whole chunks of random actions, observations, "
+        "rewards and resets included, in turns with the CPU engine on all cores; the best of three rounds counts.",
+        (),
+        settings=" device=cuda",
+    ),
 }
 """The benches of the project; a record of another name has no goals."""
 
@@ -137,7 +146,8 @@ def speed_page(records: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _section(name: str, bench: Bench, record: Mapping[str, Any] | None) -> str:
-    head = [bench.what, commands([f"robo-rlft bench {name} --json build/bench/{name}.json"])] if bench.what else []
+    command = f"robo-rlft bench {name}{bench.settings} --json build/bench/{name}.json"
+    head = [bench.what, commands([command])] if bench.what else []
     if record is None:
         return section(bench.title, *head, NOT_MEASURED)
     rows = record["rows"]

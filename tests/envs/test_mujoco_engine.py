@@ -123,6 +123,21 @@ def test_chunk_pays_each_step_and_stops_at_the_end() -> None:
         torch.testing.assert_close(result.obs["policy"][1], result.final_obs["policy"][1])
 
 
+def test_a_control_law_may_hand_one_variable_on_to_another() -> None:
+    def remembered(xp: Any, state: State, action: Array, params: Params) -> Mapping[str, Array]:
+        return {"ctrl": action, "now": action, "before": state.variables["now"]}
+
+    def begin(rng: np.random.Generator, model: mujoco.MjModel, params: Params) -> Mapping[str, np.ndarray]:
+        return {**start(rng, model, params), "now": np.zeros(1), "before": np.zeros(1)}
+
+    env = cart(task=dataclasses.replace(CART_TASK, control=remembered, reset=begin))
+    for push_n in (1.0, 2.0):
+        env.step(torch.full((2, 1), push_n).double())
+    state = env.get_state()
+    assert state["variable/now"].tolist() == [[2.0], [2.0]]
+    assert state["variable/before"].tolist() == [[1.0], [1.0]]
+
+
 @pytest.mark.usefixtures("stepper")
 def test_truncation_is_not_termination() -> None:
     env = cart(max_episode_steps=3)

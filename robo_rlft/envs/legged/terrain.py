@@ -107,7 +107,7 @@ def height_at(xp: Any, ground: Terrain, spots: Array) -> Array:
     rows, columns = ground.heights.shape
     x = xp.clip(spots[..., 0] / ground.cell + (columns - 1) / 2, 0.0, columns - 1.001)
     y = xp.clip(spots[..., 1] / ground.cell + (rows - 1) / 2, 0.0, rows - 1.001)
-    column, row = (xp.asarray(xp.floor(v), dtype=xp.int64) for v in (x, y))
+    column, row = (xp.asarray(xp.floor(v), dtype=int) for v in (x, y))
     right, up = x - column, y - row
     near = (1.0 - right) * heights[row, column] + right * heights[row, column + 1]
     far = (1.0 - right) * heights[row + 1, column] + right * heights[row + 1, column + 1]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 # JAX would otherwise take three quarters of the GPU's memory when it first touches it, and torch would starve.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
+
+with redirect_stdout(io.StringIO()):  # MJX prints that there is no warp, which nothing here uses
+    import mujoco.mjx  # noqa: F401
 import numpy as np
 import torch
 from torch import Tensor

@@ -7,6 +7,7 @@ result = env.step_chunk(chunks)                                  # [4096, H, A],
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,15 @@ from torch import Tensor
 from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Fidelity, Obs, Record, space_of
 from robo_rlft.envs.checks import checked_actions, checked_ids
 from robo_rlft.envs.mjx.episodes import Chunk, Episodes
-from robo_rlft.envs.mjx.programs import program_of
+from robo_rlft.envs.mjx.programs import Recipe, program_of
 from robo_rlft.envs.mjx.starts import Starts
 from robo_rlft.envs.mjx.states import loaded, saved
-from robo_rlft.envs.mujoco.episodes import merged_params
+from robo_rlft.envs.mujoco.episodes import merged_params, named_params
 from robo_rlft.envs.mujoco.render import Cameras
 from robo_rlft.envs.mujoco.table import Table, observation_specs
 from robo_rlft.envs.mujoco.task import MujocoTask, State
-from robo_rlft.errors import ConfigError
+from robo_rlft.envs.mujoco.variants import INDEX
+from robo_rlft.errors import ConfigError, SpecError
 from robo_rlft.spec import ArraySpec, RobotSpec
 
 
@@ -52,6 +54,8 @@ class MjxEnv(BatchEnv):
         max_episode_steps: control steps before truncation; None takes the task's.
         capture_nan: folder to save the state and action to whenever an environment breaks; waits for every chunk.
         physics: options of the model to replace where MJX lacks the model's own, see `model.substituted`.
+        variants: ways to set up an episode by name, each with parameters over `params`; None takes the task's, an empty
+            mapping gives one variant, `params` as they are. Their models must be the same.
         params: the task's parameters by name, over its defaults.
 
     Raises:
@@ -71,18 +75,24 @@ class MjxEnv(BatchEnv):
         max_episode_steps: int | None = None,
         capture_nan: str | Path | None = None,
         physics: Mapping[str, Any] | None = None,
+        variants: Mapping[str, Mapping[str, Any]] | None = None,
         **params: Any,
     ) -> None:
         if num_envs < 1:
             raise ConfigError(f"num_envs is {num_envs}: at least one environment is needed")
         self.task, self.params = task, merged_params(task, params)
-        self.has_success = task.success is not None
+        named = named_params(task, params, task.variants if variants is None else variants)
+        self.variants = tuple(named) or ("",)
+        self.has_success, self.metrics = task.success is not None, tuple(task.metrics)
         self.num_envs, self.device, self.dtype = num_envs, torch.device(device), dtype
         self._place = Place(self.device, dtype)
+        self.drift = 0.0 if self.device.type == "cpu" else math.inf  # nobody has measured it on a GPU
         steps = max_episode_steps or task.max_episode_steps
-        self._program = program_of(task, self.params, dict(physics or {}), steps, self._place)
-        model = self._program.model
-        self._starts = Starts(task, self.params, model, num_envs, seed=seed, threads=threads, place=self._place)
+        self._program = program_of(Recipe(task, self.params, named, dict(physics or {}), steps, self._place))
+        model, kinds = self._program.model, self._program.variants
+        self._starts = Starts(
+            task, self.params, model, num_envs, seed=seed, threads=threads, place=self._place, variants=kinds
+        )
         self._check_terms()
         with self._place():
             self._episodes: Episodes = self._program.begin(self._starts.ring)
@@ -136,6 +146,8 @@ class MjxEnv(BatchEnv):
         commands = self._check(actions, (self.num_envs, self.robot.action.shape[0]))
         chunk = self._play(commands[:, None], "last")
         info = {"final_obs": chunk.final_obs, "_final_obs": chunk.done, "success": chunk.success}
+        if self.metrics:
+            info["metrics"] = chunk.metrics
         return chunk.obs, chunk.reward[:, 0], chunk.terminated, chunk.truncated, info
 
     def step_chunk(self, actions: Float[Tensor, "env chunk action"], record: Record = "last") -> ChunkResult:
@@ -159,6 +171,27 @@ class MjxEnv(BatchEnv):
             episodes = loaded(self.task.id, self._episodes, self._starts, state, rows, self._place)
             self._episodes = episodes._replace(obs=self._program.observe(episodes))
         return _tensors(self._episodes.obs)
+
+    @property
+    def variant(self) -> Int[np.ndarray, " env"]:
+        """See `BatchEnv.variant`."""
+        present = self._episodes.variables.get(INDEX)
+        return np.zeros(self.num_envs, np.int64) if present is None else np.array(present, np.int64)
+
+    def set_variants(self, variants: Sequence[int], ids: Sequence[int] | None = None) -> None:
+        """See `BatchEnv.set_variants`.
+
+        Raises:
+            SpecError: there is no such variant, or not one for each environment.
+        """
+        rows, chosen, known = checked_ids(ids, self.num_envs), np.asarray(variants), len(self.variants)
+        if chosen.shape != rows.shape or chosen.dtype.kind not in "iu" or ((chosen < 0) | (chosen >= known)).any():
+            raise SpecError(
+                f"variants are {chosen.tolist()}: expected {len(rows)} integers from 0 to {known - 1}, numbers of "
+                f"{', '.join(self.variants)}"
+            )
+        if known > 1:
+            self._starts.choose(chosen, self._used(), rows)
 
     def render(
         self, ids: Sequence[int] | None = None, camera: str | None = None, size: tuple[int, int] = (240, 320)
@@ -194,6 +227,7 @@ class MjxEnv(BatchEnv):
             final_obs=_tensors(chunk.final),
             success=to_torch(chunk.success),
             trace=None if chunk.trace is None else _tensors(chunk.trace),
+            metrics=_tensors(chunk.metrics),
         )
 
     def _check(self, actions: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -230,7 +264,7 @@ class MjxEnv(BatchEnv):
         count = simulation.num
         variables = {name: np.asarray(values)[:count, 0] for name, values in ring.variables.items()}
         state = State(simulation.data, simulation.data, variables)
-        table = Table(self.task, self.params, self._place.dtype)
+        table = Table(self.task, self.params, self._place.dtype, self._program.variants)
         table.check(state, np.zeros((count, len(self.task.action_names))), count)
 
     def _describe(self) -> RobotSpec:

@@ -20,6 +20,7 @@ from robo_rlft.envs.mjx.starts import DEPTH, Start
 from robo_rlft.envs.mjx.terms import Groups, Terms
 from robo_rlft.envs.mujoco.simulation import Simulation
 from robo_rlft.envs.mujoco.task import MujocoTask, Params, State
+from robo_rlft.envs.mujoco.variants import Variants
 
 
 class Episodes(NamedTuple):
@@ -66,6 +67,7 @@ class Chunk(NamedTuple):
     at_break: Float[jax.Array, "env state"]
     commanded: Float[jax.Array, "env action"]
     elapsed: Int[jax.Array, " env"]
+    metrics: dict[str, Float[jax.Array, " env"]]
 
 
 class _Run(NamedTuple):
@@ -91,18 +93,28 @@ class Program:
         model: with the options it is stepped with.
         max_steps: control steps before truncation.
         place: device and precision.
+        variants: of the task, or None for the one that `params` say.
 
     Raises:
         ConfigError: MJX lacks something that the model or the terms need.
     """
 
-    def __init__(self, task: MujocoTask, params: Params, model: mujoco.MjModel, max_steps: int, place: Place) -> None:
+    def __init__(
+        self,
+        task: MujocoTask,
+        params: Params,
+        model: mujoco.MjModel,
+        max_steps: int,
+        place: Place,
+        variants: Variants | None = None,
+    ) -> None:
         self.task, self.params, self.model, self.max_steps, self.place = task, params, model, max_steps, place
+        self.variants = variants
         # The CPU engine's own physics knows which fields there are, and their shapes.
         simulation = Simulation(model, 1, 1, tuple(dict.fromkeys((*task.fields, *task.previous))), 1, task.fresh)
         outputs = {name: simulation.data[name].shape[1:] for name in simulation.outputs}
         self.physics = Physics(task.id, model, outputs, task.frame_skip, task.fresh, place)
-        self._terms = Terms(task, params, place.dtype)
+        self._terms = Terms(task, params, place.dtype, variants)
         self._previous, self._dtype = task.previous, place.dtype
         self._states = tuple(n for n in simulation.data if simulation.is_state(n))
         constants = set(simulation.data) - set(self._states) - set(outputs)
@@ -135,7 +147,7 @@ class Program:
         reward = jnp.zeros((count, capacity), self._dtype)
         length = jnp.zeros(count, jnp.int32)
         run = _Run(jnp.int32(0), episodes, ~no, reward, no, no, no, length, trace)
-        # `steps` is known at run time only: a chunk of one step is the same loop as any other, and gives the same bits.
+        # `steps` is known at run time only: a chunk of one step remains the same loop as any other.
         run = jax.lax.while_loop(lambda r: (r.step < steps) & r.alive.any(), partial(self._step, actions), run)
         last = run.episodes
         ended = run.terminated | run.truncated
@@ -153,13 +165,16 @@ class Program:
             last.rows,
             jnp.take_along_axis(actions, run.length[:, None, None] - 1, 1)[:, 0],
             last.elapsed,
+            self._terms.metrics(self._now(last)),
         )
 
     def _step(self, actions: jax.Array, run: _Run) -> _Run:
         """One control step of the environments whose episodes have not ended."""
         before, alive = run.episodes, run.alive
         action = jax.lax.dynamic_index_in_dim(actions, run.step, 1, keepdims=False)
-        after, reward, terminated, success, bad = self._advance(before, action)
+        # Nothing within is merged with what is around it, so that it rounds alike in chunks of any length.
+        isolated = jax.lax.optimization_barrier
+        after, reward, terminated, success, bad = isolated(self._advance(*isolated((before, action))))
         good, bad = alive & ~bad, alive & bad
         # A broken environment keeps the state before it broke: no NaN is stepped on, and it can be looked at.
         episodes = _where(good, after, before)

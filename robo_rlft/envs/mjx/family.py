@@ -37,7 +37,7 @@ def make_env(
             raise MissingExtraError(package, "mjx", f"environment mjx:{task}")
     from robo_rlft.envs.mjx.engine import MjxEnv
 
-    return MjxEnv(_task(task), num_envs, seed=seed, device=device, threads=threads, dtype=dtype, **params)
+    return MjxEnv(find_task(task), num_envs, seed=seed, device=device, threads=threads, dtype=dtype, **params)
 
 
 def tasks() -> Sequence[str]:
@@ -45,7 +45,12 @@ def tasks() -> Sequence[str]:
     return sorted(_found())
 
 
-def _task(name: str) -> MujocoTask:
+def find_task(name: str) -> MujocoTask:
+    """The table of a registered MuJoCo task.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
     entry = next((e for e in registry.entries() if e.id == name), None)
     found = entry.load() if entry is not None and entry.installed else None
     if isinstance(found, MujocoTask):

@@ -72,6 +72,8 @@ class Physics:
         self._fresh = tuple(n for n in outputs if fresh and (n in FRESHENED or n == "sensordata"))
         self._post = tuple(n for n in outputs if n in POST)
         self._parts = _parts(model, self._template)
+        self._limited = np.array(model.actuator_forcelimited, bool)
+        self._clamps = model.opt.integrator == mujoco.mjtIntegrator.mjINT_IMPLICITFAST and bool(self._limited.any())
         self.width = sum(stop - start for start, stop in self._parts.values())
 
     def is_state(self, name: str) -> bool:
@@ -111,12 +113,29 @@ class Physics:
         return self._pack(state), outputs
 
     def _substep(self, i: jax.Array, before: tuple[Fields, Fields]) -> tuple[Fields, Fields]:
-        data = mjx.step(self._model, self._template.replace(**before[0]))
+        data = self._stepped(self._template.replace(**before[0]))
         outputs = self._read(data, [n for n in self._outputs if n not in self._post])
         if self._post:  # wanted of the last substep alone
             last, kept = i == self._frame_skip - 1, {name: before[1][name] for name in self._post}
             outputs |= jax.lax.cond(last, lambda: self._forces(data), lambda: kept)
         return {name: getattr(data, name) for name in before[0]}, outputs
+
+    def _stepped(self, data: mjx.Data) -> mjx.Data:
+        if not self._clamps:
+            return mjx.step(self._model, data)
+        data = mjx.forward(self._model, data)
+        return mjx.implicit(self._without_clamped(data), data)
+
+    def _without_clamped(self, data: mjx.Data) -> mjx.Model:
+        """The model for implicit integration, without the velocity gains of actuators at their limit of force.
+
+        Such a force does not change with the velocity. MuJoCo leaves it out of the derivative, `mjx.step` does not.
+        """
+        model = self._model
+        low, high = model.actuator_forcerange[:, 0], model.actuator_forcerange[:, 1]
+        free = ~((data.actuator_force <= low) | (data.actuator_force >= high)) | ~self._limited
+        gains = {name: getattr(model, name) * free[:, None] for name in ("actuator_gainprm", "actuator_biasprm")}
+        return model.replace(**gains)
 
     def _forces(self, data: mjx.Data) -> Fields:
         return self._read(mjx.rne_postconstraint(self._model, data), self._post)

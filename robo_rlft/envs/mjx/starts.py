@@ -21,6 +21,7 @@ from robo_rlft.envs.mjx.devices import Place
 from robo_rlft.envs.mujoco import generators
 from robo_rlft.envs.mujoco.simulation import Simulation
 from robo_rlft.envs.mujoco.task import MujocoTask, Params
+from robo_rlft.envs.mujoco.variants import INDEX, Variants
 
 Ids = Integer[np.ndarray, " row"]
 DEPTH = 2
@@ -54,8 +55,10 @@ class Starts:
         seed: environment i gets seed + i; None draws from the operating system.
         threads: of the physics of starts; 0 takes all CPUs.
         place: device and precision.
+        variants: of the task, or None for the one that `params` say.
 
     Attributes:
+        next_variant: the variant of each environment's next episode, [N].
         simulation: the CPU engine's physics on a few environments; it draws starts, never steps.
         ring: the starts that wait, on the device, [N, DEPTH, ...]; slot k holds those numbered k modulo `DEPTH`.
     """
@@ -70,8 +73,10 @@ class Starts:
         seed: int | None,
         threads: int,
         place: Place,
+        variants: Variants | None = None,
     ) -> None:
-        self._task, self._params, self._place = task, params, place
+        self._task, self._params, self._place, self._variants = task, params, place, variants
+        self.next_variant = np.zeros(num, np.int64)
         self._generators = generators.spawn(seed, num)
         fields = tuple(dict.fromkeys((*task.fields, *task.previous)))
         block = min(num, _BLOCK)
@@ -94,6 +99,12 @@ class Starts:
         """Seed environments `ids`: environment i gets seed + i, or the seeds in order when a sequence is given."""
         generators.reseed(self._generators, seed, ids)
         self._again(used, ids)
+
+    def choose(self, variants: Int[np.ndarray, " row"], used: Int[np.ndarray, " env"], ids: Ids) -> None:
+        """Let the next episodes of `ids` be of other variants: those that wait are drawn anew."""
+        before = self.save(used, ids)
+        self.next_variant[ids] = variants
+        self.load(before, used, ids)
 
     def top_up(self, used: Int[np.ndarray, " env"]) -> None:
         """Draw until every environment has `DEPTH` starts waiting beyond those it is known to have used."""
@@ -122,20 +133,26 @@ class Starts:
 
     def _start(self, ids: Ids) -> Start:
         """The next start of each of `ids`."""
-        owners = [self._generators[i] for i in ids]
-        self._before[ids, self._drawn[ids] % DEPTH] = generators.pack(owners)
+        self._before[ids, self._drawn[ids] % DEPTH] = generators.pack([self._generators[i] for i in ids])
         self._drawn[ids] += 1
-        blocks = [self._block(owners[k : k + _BLOCK]) for k in range(0, len(owners), _BLOCK)]
+        blocks = [self._block(ids[k : k + _BLOCK]) for k in range(0, len(ids), _BLOCK)]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *blocks)
 
-    def _block(self, owners: Sequence[np.random.Generator]) -> Start:
-        simulation, rows = self.simulation, np.arange(len(owners))
-        draws = [self._task.reset(generator, simulation.model, self._params) for generator in owners]
+    def _block(self, ids: Ids) -> Start:
+        simulation, rows = self.simulation, np.arange(len(ids))
+        draws = [self._task.reset(self._generators[i], simulation.model, self._params_of(i)) for i in ids]
         drawn = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
         fields = {name: values for name, values in drawn.items() if simulation.is_state(name)}
         simulation.restart(rows, fields)
         outputs = {name: simulation.data[name][rows].copy() for name in simulation.outputs}
-        return Start(simulation.state[rows].copy(), outputs, {n: drawn[n] for n in drawn.keys() - fields.keys()})
+        variables = {name: values for name, values in drawn.items() if name not in fields}
+        if self._variants is not None:
+            variables[INDEX] = self.next_variant[ids]
+        return Start(simulation.state[rows].copy(), outputs, variables)
+
+    def _params_of(self, env: int) -> Params:
+        """What an environment's next episode is drawn with."""
+        return self._params if self._variants is None else self._variants.params[self.next_variant[env]]
 
 
 @jax.jit

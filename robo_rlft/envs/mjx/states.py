@@ -11,14 +11,20 @@ from robo_rlft.envs.base import EnvState
 from robo_rlft.envs.mjx.devices import Place
 from robo_rlft.envs.mjx.episodes import Episodes
 from robo_rlft.envs.mjx.starts import Ids, Starts
+from robo_rlft.envs.mujoco.episodes import NEXT
+from robo_rlft.envs.mujoco.variants import INDEX
 from robo_rlft.errors import SpecError
+
+_WIDE = {"f": np.float64, "i": np.int64}
+"""Types of the CPU engine by kind."""
 
 
 def saved(episodes: Episodes, starts: Starts, ids: Ids) -> EnvState:
     """Everything that decides the future of environments `ids`, one row each."""
     rows = {name: np.asarray(values)[ids] for name, values in _leaves(episodes).items()}
-    rows = {name: v.astype(np.float64) if v.dtype.kind == "f" else v for name, v in rows.items()}
-    rows["elapsed"] = rows["elapsed"].astype(np.int64)
+    rows = {name: v.astype(_WIDE.get(v.dtype.kind, v.dtype)) for name, v in rows.items()}
+    if INDEX in episodes.variables:
+        rows[NEXT] = starts.next_variant[ids]
     return rows | {"generator": starts.save(np.asarray(episodes.used), ids)}
 
 
@@ -30,6 +36,8 @@ def loaded(task_id: str, episodes: Episodes, starts: Starts, state: EnvState, id
     """
     leaves = {name: np.array(values) for name, values in _leaves(episodes).items()}
     wanted = {name: (len(ids), *values.shape[1:]) for name, values in leaves.items()} | {"generator": (len(ids), 6)}
+    if INDEX in episodes.variables:
+        wanted[NEXT] = (len(ids),)
     for name, shape in wanted.items():
         found = np.shape(state[name]) if name in state else "nothing"
         if found != shape:
@@ -39,6 +47,8 @@ def loaded(task_id: str, episodes: Episodes, starts: Starts, state: EnvState, id
             )
     for name, values in leaves.items():
         values[ids] = state[name]
+    if INDEX in episodes.variables:
+        starts.next_variant[ids] = state[NEXT]
     starts.load(state["generator"], np.asarray(episodes.used), ids)
     placed = {name: place.put(values) for name, values in leaves.items()}
     return episodes._replace(

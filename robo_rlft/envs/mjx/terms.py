@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from robo_rlft.envs.mujoco.task import MujocoTask, Observation, Params, Reward, State
+from robo_rlft.envs.mujoco.variants import INDEX, Variants
 
 Groups = dict[str, jax.Array]
 """Observation groups, [N, width]."""
@@ -19,8 +20,22 @@ Groups = dict[str, jax.Array]
 class Terms:
     """The terms of one task with its parameters filled in. All methods are pure and may be traced."""
 
-    def __init__(self, task: MujocoTask, params: Params, dtype: np.dtype[Any]) -> None:
+    def __init__(self, task: MujocoTask, params: Params, dtype: np.dtype[Any], variants: Variants | None) -> None:
         self._task, self._params, self._dtype = task, params, dtype
+        every = {} if variants is None else variants.rows(np.arange(len(variants.names)))
+        self._varying = {} if variants is None else {n: v for n, v in every.items() if n not in variants.common}
+
+    def params(self, state: State) -> Params:
+        """The parameters of the state's rows: what differs between variants is an array, [N]."""
+        if not self._varying:
+            return self._params
+        chosen = {name: jnp.asarray(values)[state.variables[INDEX]] for name, values in self._varying.items()}
+        return {**self._params, **chosen}
+
+    def metrics(self, state: State) -> dict[str, Float[jax.Array, " env"]]:
+        """The task's figures of the episodes so far; 0 where there is none yet."""
+        found = {name: fn(jnp, state, self.params(state)) for name, fn in self._task.metrics.items()}
+        return {name: jnp.nan_to_num(jnp.asarray(values, self._dtype)) for name, values in found.items()}
 
     def observe(self, state: State, count: int) -> Groups:
         """Observation groups, [N, width] each."""
@@ -46,20 +61,21 @@ class Terms:
         """New values of state fields and task variables."""
         if self._task.control is None:
             return {"ctrl": action}
-        return dict(self._task.control(jnp, state, action, self._params))
+        return dict(self._task.control(jnp, state, action, self.params(state)))
 
     def _joined(self, terms: Sequence[Observation], state: State, count: int) -> jax.Array:
-        parts = [jnp.asarray(term.fn(jnp, state, self._params), self._dtype) for term in terms]
+        params = self.params(state)
+        parts = [jnp.asarray(term.fn(jnp, state, params), self._dtype) for term in terms]
         shapes = [(count, len(term.names)) for term in terms]
         return jnp.concatenate([jnp.broadcast_to(p, s) for p, s in zip(parts, shapes, strict=True)], -1)
 
     def _sum(self, terms: Sequence[Reward], state: State, action: jax.Array) -> jax.Array:
-        total = jnp.zeros(len(action), self._dtype)
+        total, params = jnp.zeros(len(action), self._dtype), self.params(state)
         for term in terms:
-            total = total + term.weight * term.fn(jnp, state, action, self._params)
+            total = total + term.weight * term.fn(jnp, state, action, params)
         return total.astype(self._dtype)
 
     def _condition(self, fn: Any, state: State, count: int) -> jax.Array:
         if fn is None:
             return jnp.zeros(count, bool)
-        return jnp.asarray(fn(jnp, state, self._params), bool)
+        return jnp.asarray(fn(jnp, state, self.params(state)), bool)

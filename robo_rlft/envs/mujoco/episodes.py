@@ -276,7 +276,9 @@ class Episodes:
             self._write("ctrl", self._sent(action, ids), ids)
             return
         state = self.now()
-        for name, values in self.task.control(np, state, action, self.table.params(state)).items():
+        commands = self.task.control(np, state, action, self.table.params(state))
+        # Copied before the first is written: one variable's new value may be another's old one, which is live memory.
+        for name, values in {name: np.array(values) for name, values in commands.items()}.items():
             self._write(name, self._sent(values, ids) if name == "ctrl" else values, ids)
 
     def _sent(self, control: np.ndarray, ids: Ids | None) -> np.ndarray:

@@ -27,7 +27,7 @@ CART = """
 
 BALL = """
 <mujoco>
-  <option timestep="0.005"/>
+  <option timestep="0.005" tolerance="1e-14"/>
   <worldbody>
     <geom name="floor" type="plane" size="9 9 1"/>
     <body name="ball" pos="0 0 .12">
@@ -43,10 +43,16 @@ BALL = """
 </mujoco>
 """
 
+CHASE = BALL.replace("<option ", '<option integrator="implicitfast" ').replace(
+    '<motor joint="roll" gear="2"/>', '<velocity joint="roll" kv=".5" forcerange="-.8 .8"/>'
+)
+"""Turned by a servo that is at its limit of force most of the time."""
+
 
 def start(rng: np.random.Generator, model: mujoco.MjModel, params: Params) -> Mapping[str, np.ndarray]:
     qpos = rng.uniform(-params["spread"], params["spread"], model.nq)
-    return {"qpos": qpos, "goal": rng.uniform(params["end"], 2 * params["end"], 1)}
+    goal = rng.uniform(params["end"], 2 * params["end"], 1)
+    return {"qpos": qpos, "goal": goal, "poison": np.full(1, np.inf)}
 
 
 def motion(xp: Any, state: State, params: Params) -> Array:
@@ -54,9 +60,9 @@ def motion(xp: Any, state: State, params: Params) -> Array:
 
 
 def moved(xp: Any, state: State, action: Array, params: Params) -> Array:
-    """How far it came in this step; not a number at all beyond `poison`."""
+    """How far it came in this step; not a number at all beyond the variable `poison`, which a saved state may set."""
     x = state.data["qpos"][:, 0]
-    return xp.where(x < params["poison"], x - state.previous["qpos"][:, 0], xp.nan)
+    return params["pay"] * xp.where(x < state.variables["poison"][:, 0], x - state.previous["qpos"][:, 0], xp.nan)
 
 
 def beyond(xp: Any, state: State, params: Params) -> Array:
@@ -77,8 +83,8 @@ def rim(xp: Any, state: State, params: Params) -> Array:
 
 
 def chased(xp: Any, state: State, action: Array, params: Params) -> Mapping[str, Array]:
-    """A control law: a torque, and a goal that comes nearer."""
-    return {"ctrl": action - 0.1 * state.data["qvel"][:, 2:3], "goal": state.variables["goal"] * 0.99}
+    """A control law: a rate to turn at, and a goal that comes nearer."""
+    return {"ctrl": 20.0 * action - 0.1 * state.data["qvel"][:, 2:3], "goal": state.variables["goal"] * 0.99}
 
 
 CART_TASK = MujocoTask(
@@ -95,7 +101,8 @@ CART_TASK = MujocoTask(
     previous=("qpos",),
     action_low=-4.0,
     action_high=4.0,
-    params={"spread": 0.01, "end": 0.2, "poison": float("inf")},
+    params={"spread": 0.01, "end": 0.2, "pay": 1.0},
+    metrics={"to_go": lambda xp, state, params: (state.variables["goal"] - state.data["qpos"][:, :1])[:, 0]},
     cameras=("side",),
 )
 
@@ -116,9 +123,11 @@ BALL_TASK = dataclasses.replace(
 CHASE_TASK = dataclasses.replace(
     BALL_TASK,
     id="Chase",
+    model=lambda params: mujoco.MjModel.from_xml_string(CHASE),
     observations=(*BALL_TASK.observations[:1], Observation("rim", rim, ("x", "y", "z", "vx", "vy", "vz", "torque"))),
     fields=("qpos", "qvel", "site_xpos", "sensordata", "actuator_force"),
     control=chased,
     fresh=True,
+    variants={"far": {"end": 0.3}, "near": {"end": 0.1, "pay": 2.0}},
 )
-"""Has a control law, and reads derived fields at the very state."""
+"""Has a control law and variants, and reads derived fields at the very state."""
