@@ -121,7 +121,8 @@ def test_a_chunk_ends_at_the_time_limit_and_holds_still(lend: Callable[..., Any]
 
 def test_one_setting_per_process(lend: Callable[..., Any]) -> None:
     lend("PandaLift", 3).close()
-    for other in ({"dtype": torch.float64}, {"threads": 2}):
+    others: tuple[dict[str, Any], ...] = ({"dtype": torch.float64}, {"threads": 2})
+    for other in others:
         with pytest.raises(ConfigError, match="another process"):
             envs.make("genesis:PandaLift", 1, **other)
     with pytest.raises(ConfigError, match="device=cpu"):

@@ -15,7 +15,7 @@ from robo_rlft.envs.legged.robots import GO2
 from robo_rlft.envs.legged.terrain import TILES, height_at
 from robo_rlft.envs.randomise import RandomiseConfig
 
-STILL = {"start_velocity": 0.0, "start_joint_noise": 0.0}
+STILL: dict[str, Any] = {"start_velocity": 0.0, "start_joint_noise": 0.0}
 SIGHT = go2._Sight(None)
 
 

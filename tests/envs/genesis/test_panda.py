@@ -82,9 +82,9 @@ def test_the_tool_goes_where_it_is_sent_and_stays_level(lend: Callable[..., Any]
     action[:, 0], action[:, 6] = 0.5, 1.0
     for _ in range(8):
         env.step(action)
-    for _ in range(12):
-        obs, *_ = env.step(torch.tensor([[0.0, 0, 0, 0, 0, 0, 1.0]] * 3))
-    moved = obs["policy"][:, :6] - start
+    action[:, 0] = 0.0
+    seen = [env.step(action)[0]["policy"] for _ in range(12)]
+    moved = seen[-1][:, :6] - start
     np.testing.assert_allclose(moved[:, 0], 8 * 0.5 * env.params["step_m"], atol=0.004)
     np.testing.assert_allclose(moved[:, 1:3], 0.0, atol=0.004)
     np.testing.assert_allclose(moved[:, 3:], 0.0, atol=0.01)
