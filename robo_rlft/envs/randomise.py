@@ -6,14 +6,17 @@ same episode with and without, but for what is randomised. What a simulator does
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt64
 
 from robo_rlft.errors import ConfigError
+
+STREAM = 0x70687973
+"""Keeps these draws apart from any other made from the same generator's state."""
 
 
 @dataclass
@@ -136,6 +139,30 @@ def wrong_ranges(config: RandomiseConfig) -> Iterator[str]:
         yield f"env.randomise.mass is {list(config.mass)}: a body without mass cannot move, begin above 0"
 
 
+class Draw(NamedTuple):
+    """What one episode varies: factors, the latency's place in its range, and what noise and pushes follow from."""
+
+    salt: np.uint64
+    mass: Float[np.ndarray, " body"]
+    friction: float
+    gains: Float[np.ndarray, " motor"]
+    latency: float
+    first_push: float
+
+
+def draw(key: UInt64[np.ndarray, " word"], config: RandomiseConfig, bodies: int, motors: int) -> Draw:
+    """What the key of an episode decides. Every draw is made whatever varies: no setting changes what another gives."""
+    rng = np.random.default_rng([STREAM, *(int(word) for word in key)])
+    return Draw(
+        salt=rng.integers(2**64, dtype=np.uint64),
+        mass=_within(rng, config.mass, bodies),
+        friction=float(_within(rng, config.friction, 1)[0]),
+        gains=_within(rng, config.gains, motors),
+        latency=rng.uniform(),
+        first_push=rng.uniform(),
+    )
+
+
 def normal(
     salt: UInt64[np.ndarray, " row"], step: Int[np.ndarray, " row"], width: int
 ) -> Float[np.ndarray, "row width"]:
@@ -157,6 +184,10 @@ def uniform(
     counter = step.astype(np.uint64)[:, None] * np.uint64(width) + np.arange(width, dtype=np.uint64)
     words = _split_mix(~salt[:, None] + _GOLDEN * (counter + np.uint64(1)))
     return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-52 - 1.0
+
+
+def _within(rng: np.random.Generator, bounds: Sequence[float], count: int) -> Float[np.ndarray, " draw"]:
+    return rng.uniform(bounds[0], bounds[1], count)
 
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

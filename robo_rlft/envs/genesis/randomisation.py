@@ -7,31 +7,19 @@ generator alone. Masses, friction and gains live in Genesis' own per-environment
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt64
+from jaxtyping import UInt64
 
 from robo_rlft.envs.genesis.arrays import Array, Arrays
 from robo_rlft.envs.genesis.table import Groups
 from robo_rlft.envs.genesis.task import GenesisTask
 from robo_rlft.envs.genesis.world import Ids, World
-from robo_rlft.envs.mujoco.randomised import KEY, STREAM, UNDER_WAY, deviations
-from robo_rlft.envs.randomise import PHYSICS, RandomiseConfig, normal, uniform
+from robo_rlft.envs.mujoco.randomised import KEY, UNDER_WAY, deviations
+from robo_rlft.envs.randomise import PHYSICS, Draw, RandomiseConfig, draw, normal, uniform
 
 LEAST_FRICTION = 0.01
 """Smallest factor of friction, as Genesis' own smallest coefficient."""
-
-
-class Draw(NamedTuple):
-    """What one episode varies: factors, the latency's place in its range, and what noise and pushes follow from."""
-
-    salt: np.uint64
-    mass: Float[np.ndarray, " link"]
-    friction: float
-    gains: Float[np.ndarray, " joint"]
-    latency: float
-    first_push: float
 
 
 def supported(task: GenesisTask) -> tuple[str, ...]:
@@ -125,21 +113,9 @@ class Randomisation:
 
     def _remember(self, keys: UInt64[np.ndarray, "row 6"], ids: Ids) -> list[Draw]:
         self._keys[ids] = keys
-        draws = [self._draw(key) for key in keys]
+        draws = [draw(key, self._config, self._world.num_bodies, self._world.num_joints) for key in keys]
         low, high = self._latency
         self._salt[ids] = [d.salt for d in draws]
         self._delay[ids] = np.round(low + (high - low) * np.array([d.latency for d in draws]))
         self._first[ids] = [int(d.first_push * self._between) for d in draws]
         return draws
-
-    def _draw(self, key: UInt64[np.ndarray, " word"]) -> Draw:
-        # Every draw is made whatever varies, so that one setting does not change what another gives.
-        rng, config = np.random.default_rng([STREAM, *(int(word) for word in key)]), self._config
-        return Draw(
-            salt=rng.integers(2**64, dtype=np.uint64),
-            mass=rng.uniform(*config.mass, self._world.num_bodies),
-            friction=rng.uniform(*config.friction),
-            gains=rng.uniform(*config.gains, self._world.num_joints),
-            latency=rng.uniform(),
-            first_push=rng.uniform(),
-        )

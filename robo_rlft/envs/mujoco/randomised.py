@@ -7,7 +7,6 @@ alone: the same seed gives the same start with and without. A saved state holds 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import mujoco
 import numpy as np
@@ -16,11 +15,9 @@ from jaxtyping import Float, Int, UInt64
 from robo_rlft.envs.mujoco.simulation import Ids, Simulation
 from robo_rlft.envs.mujoco.table import Groups
 from robo_rlft.envs.mujoco.task import Observation
-from robo_rlft.envs.randomise import PHYSICS, RandomiseConfig, normal, uniform
+from robo_rlft.envs.randomise import PHYSICS, Draw, RandomiseConfig, draw, normal, uniform
 from robo_rlft.spec import CRITIC_KEY
 
-STREAM = 0x70687973
-"""Keeps these draws apart from any other made from the same generator's state."""
 KEY, UNDER_WAY = "episode_draw", "commands_under_way"
 """What a saved state says: the key of its episode's draws, uint64 [row, 6]; last commands, [row, step, actuator]."""
 Base = Callable[[str, Ids], np.ndarray]
@@ -29,17 +26,6 @@ LEAST_FRICTION = 1e-3
 """Smallest coefficient of sliding friction: MuJoCo's pyramids break down without any."""
 _SCALABLE_GAIN = (mujoco.mjtGain.mjGAIN_FIXED, mujoco.mjtGain.mjGAIN_AFFINE)
 _SCALABLE_BIAS = (mujoco.mjtBias.mjBIAS_NONE, mujoco.mjtBias.mjBIAS_AFFINE)
-
-
-class Draw(NamedTuple):
-    """What one episode varies: factors, the latency's place in its range, and what noise and pushes follow from."""
-
-    salt: np.uint64
-    mass: Float[np.ndarray, " body"]
-    friction: float
-    gains: Float[np.ndarray, " actuator"]
-    latency: float
-    first_push: float
 
 
 def supported(model: mujoco.MjModel) -> tuple[str, ...]:
@@ -92,7 +78,7 @@ class Randomised:
     def begin(self, keys: UInt64[np.ndarray, "row 6"], ids: Ids) -> None:
         """Episodes of `ids` begin: draw what they vary."""
         self._keys[ids] = keys
-        draws = [self._draw(key) for key in keys]
+        draws = [draw(key, self._config, self._simulation.model.nbody, self._simulation.model.nu) for key in keys]
         if not draws:
             return
         self._salt[ids] = [d.salt for d in draws]
@@ -159,22 +145,6 @@ class Randomised:
         if self._longest:
             self._under_way[ids] = rows[UNDER_WAY]
 
-    def _draw(self, key: UInt64[np.ndarray, " word"]) -> Draw:
-        # Every draw is made whatever varies, so that one setting does not change what another gives.
-        rng, config, model = (
-            np.random.default_rng([STREAM, *(int(word) for word in key)]),
-            self._config,
-            self._simulation.model,
-        )
-        return Draw(
-            salt=rng.integers(2**64, dtype=np.uint64),
-            mass=_within(rng, config.mass, model.nbody),
-            friction=float(_within(rng, config.friction, 1)[0]),
-            gains=_within(rng, config.gains, model.nu),
-            latency=rng.uniform(),
-            first_push=rng.uniform(),
-        )
-
     def _fields(self, draws: list[Draw], ids: Ids) -> dict[str, np.ndarray]:
         """Rows of the model fields that vary."""
         factors: dict[str, np.ndarray] = {}
@@ -204,7 +174,3 @@ def deviations(observations: Sequence[Observation], config: RandomiseConfig) -> 
         noisy = term.measured and term.group != CRITIC_KEY
         deviations.setdefault(term.group, []).extend(config.noise.std(unit) if noisy else 0.0 for unit in units)
     return {group: np.array(values) for group, values in deviations.items()}
-
-
-def _within(rng: np.random.Generator, bounds: Sequence[float], count: int) -> Float[np.ndarray, " draw"]:
-    return rng.uniform(bounds[0], bounds[1], count)
