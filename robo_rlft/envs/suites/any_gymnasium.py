@@ -17,6 +17,7 @@ import mujoco
 import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.error import DependencyNotInstalled
 from jaxtyping import Float
 
 from robo_rlft.envs.base import BatchEnv
@@ -244,7 +245,10 @@ def _aim(env: gymnasium.Env) -> Mapping[str, Any] | None:
 
 
 def _rendered(env: gymnasium.Env, env_id: str) -> np.ndarray:
-    image = env.render()
+    try:
+        image = env.render()
+    except DependencyNotInstalled as error:
+        raise ConfigError(f"environment {env_id} cannot render: {error}") from error
     if not isinstance(image, np.ndarray):
         raise ConfigError(f"environment {env_id} does not render images")
     return image
