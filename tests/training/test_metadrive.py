@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("metadrive", reason="extra metadrive")
+if find_spec("metadrive") is None:  # not imported here: its OpenGL would keep EGL from the tests after it
+    pytest.skip("extra metadrive", allow_module_level=True)
 
 from robo_rlft.data import Dataset
 from robo_rlft.errors import ConfigError

@@ -66,6 +66,7 @@ class Place:
         """Everything JAX does within is done here, and no matrix product is rounded to fewer digits than asked for."""
         # By default JAX multiplies float32 matrices in TF32 on recent GPUs: three digits, too few for contacts.
         double = self.dtype == np.float64
+        _forget_other_precision(double)
         with jax.enable_x64(double), jax.default_device(self.jax), jax.default_matmul_precision("highest"):
             yield
 
@@ -80,6 +81,20 @@ class Place:
     def _own(self, values: np.ndarray) -> np.ndarray:
         # A copy in any case: JAX may go on reading the memory it is given.
         return np.array(values, self.dtype if values.dtype.kind == "f" else values.dtype)
+
+
+def _forget_other_precision(double: bool) -> None:
+    """JAX keeps traced parts of its library across precisions, and a program made of both does not compile.
+
+    A process that takes turns between float32 and float64 compiles anew at every turn.
+    """
+    if _precision and _precision[-1] != double:
+        jax.clear_caches()
+    _precision[:] = [double]
+
+
+_precision: list[bool] = []
+"""Whether this process last computed in float64; empty at first."""
 
 
 def to_torch(array: jax.Array) -> Tensor:
