@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from robo_rlft import __version__
+from robo_rlft.envs import families
 from robo_rlft.training.configure import recipes
 
 ROOT = Path(__file__).parents[1]
@@ -99,10 +100,20 @@ def test_one_version() -> None:
 
 def test_every_dependency_has_an_upper_bound_or_no_effect_on_results() -> None:
     """A release of theirs must not break an installation of ours."""
-    free = {"packaging", "setuptools", "robo-rlft[lerobot]"}
+    free = {"packaging", "setuptools", "robo-rlft"}
     extras = PROJECT["optional-dependencies"].values()
     lines = [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]
-    assert [line for line in lines if "<" not in line and re.split("[<>=]", line)[0] not in free] == []
+    assert [
+        line for line in lines if "<" not in line and re.split(r"[<>=\[]", line)[0] not in {*free, "robo-rlft"}
+    ] == []
+
+
+def test_the_extra_all_holds_every_simulator() -> None:
+    """What is registered with an extra is installed by it, or by a target of its own."""
+    words = " ".join(PROJECT["optional-dependencies"]["all"])
+    named = set(re.findall(r"[\w-]+", words))
+    wanted = {family.extra for family in families() if family.extra}
+    assert wanted - named <= {"metaworld"}
 
 
 @needs_make

@@ -13,12 +13,17 @@ SCRATCH = "none"
 
 def home(config: Config) -> Path:
     """Folder of everything a recipe makes: `runs/<method>/<task>`, or `runs/<environment>` without a recipe."""
-    return ROOT / (config.recipe or config.env.id)
+    return ROOT / (config.recipe or file_name(config.env.id))
+
+
+def file_name(env_id: str) -> str:
+    """An environment's name as that of a file: `libero:libero_goal/3` gives `libero-libero_goal-3`."""
+    return env_id.replace(":", "-").replace("/", "-")
 
 
 def data_path(config: Config) -> Path:
     """The data set: `data.path`, or `runs/data/<environment>.zarr`, which the recipes of one task share."""
-    return Path(config.data.path) if config.data.path else ROOT / "data" / f"{config.env.id}.zarr"
+    return Path(config.data.path) if config.data.path else ROOT / "data" / f"{file_name(config.env.id)}.zarr"
 
 
 def run_path(config: Config, verb: str) -> Path:
