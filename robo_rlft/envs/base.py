@@ -14,7 +14,9 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.spaces import Dict as DictSpace
 from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -109,6 +111,13 @@ class BatchEnv(gymnasium.vector.VectorEnv, ABC):
     @abstractmethod
     def step_chunk(self, actions: Float[Tensor, "env chunk action"], record: Record = "last") -> ChunkResult:
         """H control steps in one call; an environment that ends ignores its remaining actions and resets once."""
+
+    def set_spaces(self) -> None:
+        """Gymnasium's spaces, from `robot` and `num_envs`: the last thing a constructor does."""
+        self.single_observation_space = DictSpace({k: space_of(v) for k, v in self.robot.observation.items()})
+        self.single_action_space = space_of(self.robot.action)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
 
     def get_state(self, ids: Sequence[int] | None = None) -> EnvState:
         """Copy the full state of some environments (all by default), one row each."""

@@ -54,6 +54,23 @@ def checked_ids(ids: Sequence[int] | None, count: int) -> Integer[np.ndarray, " 
     return rows.astype(np.int64)
 
 
+def checked_variants(
+    variants: Sequence[int], names: Sequence[str], rows: Integer[np.ndarray, " row"]
+) -> Integer[np.ndarray, " row"]:
+    """One variant of `names` for each row.
+
+    Raises:
+        SpecError: there is no such variant, or not one for each row.
+    """
+    chosen, known = np.asarray(variants), len(names)
+    if chosen.shape != rows.shape or chosen.dtype.kind not in "iu" or ((chosen < 0) | (chosen >= known)).any():
+        raise SpecError(
+            f"variants are {chosen.tolist()}: expected {len(rows)} integers from 0 to {known - 1}, numbers of "
+            f"{', '.join(names)}"
+        )
+    return chosen
+
+
 def _not_finite(env_id: str, spec: ArraySpec, values: np.ndarray) -> str:
     at = tuple(np.argwhere(~np.isfinite(values))[0])
     when = f", step {at[1]} of the chunk" if len(at) == 3 else ""

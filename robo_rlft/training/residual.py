@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Dict as DictSpace
-from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record, space_of
+from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record
 from robo_rlft.errors import ConfigError, SpecError
 from robo_rlft.policies import Policy
 from robo_rlft.policies.residual import ResidualPolicy, residual_robot
@@ -45,10 +43,7 @@ class PlayedEnv(BatchEnv):
         self.fidelity, self.drift, self.has_success = env.fidelity, env.drift, env.has_success
         self.metrics, self.variants, self.cannot = env.metrics, env.variants, env.cannot
         self._obs: Obs = {}
-        self.single_observation_space = DictSpace({k: space_of(v) for k, v in robot.observation.items()})
-        self.single_action_space = space_of(robot.action)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.set_spaces()
 
     @abstractmethod
     def observe(self, obs: Obs) -> Obs:

@@ -12,13 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Dict as DictSpace
-from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record, space_of
-from robo_rlft.envs.checks import checked_actions, checked_ids
+from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record
+from robo_rlft.envs.checks import checked_actions, checked_ids, checked_variants
 from robo_rlft.envs.genesis import runtime
 from robo_rlft.envs.genesis.arrays import Array, Arrays
 from robo_rlft.envs.genesis.episodes import Episodes, merged_params
@@ -29,7 +27,7 @@ from robo_rlft.envs.genesis.task import GenesisTask
 from robo_rlft.envs.genesis.world import World
 from robo_rlft.envs.mujoco import generators
 from robo_rlft.envs.randomise import RandomiseConfig, require_supported
-from robo_rlft.errors import ConfigError, SpecError
+from robo_rlft.errors import ConfigError
 from robo_rlft.spec import ArraySpec, RobotSpec
 
 FAMILY = "genesis"
@@ -94,7 +92,7 @@ class GenesisEnv(BatchEnv):
         self._pictures: Pictures | None = None
         self.robot = self._describe(limit)
         self._bounds = [torch.tensor(b, dtype=dtype, device=self.device) for b in self._action_bounds()]
-        self._set_spaces()
+        self.set_spaces()
 
     @property
     def nan_resets(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -194,12 +192,8 @@ class GenesisEnv(BatchEnv):
         Raises:
             SpecError: there is no such variant, or not one for each environment.
         """
-        rows, chosen, known = checked_ids(ids, self.num_envs), np.asarray(variants), len(self.variants)
-        if chosen.shape != rows.shape or chosen.dtype.kind not in "iu" or ((chosen < 0) | (chosen >= known)).any():
-            raise SpecError(
-                f"variants are {chosen.tolist()}: expected {len(rows)} integers from 0 to {known - 1}, numbers of "
-                f"{', '.join(self.variants)}"
-            )
+        rows = checked_ids(ids, self.num_envs)
+        chosen = checked_variants(variants, self.variants, rows)
         self._episodes.next_variant[rows] = chosen
 
     def reward_terms(self, actions: Float[Tensor, "env action"]) -> dict[str, Tensor]:
@@ -271,12 +265,6 @@ class GenesisEnv(BatchEnv):
             max_episode_steps=limit,
             task=dict(self.params),
         )
-
-    def _set_spaces(self) -> None:
-        self.single_observation_space = DictSpace({k: space_of(v) for k, v in self.robot.observation.items()})
-        self.single_action_space = space_of(self.robot.action)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
 
 
 def _where(xp: Any, mask: Array, new: Groups, old: Groups) -> Groups:

@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Dict as DictSpace
-from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record, space_of
+from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record
 from robo_rlft.envs.checks import checked_ids
 from robo_rlft.envs.maniskill import library, states
 from robo_rlft.envs.maniskill.cameras import Photographer, Portrait, check_cameras
@@ -120,7 +118,7 @@ class ManiSkillGpuEnv(BatchEnv):
         self._low, self._high = (torch.tensor(end, device=self.device) for end in self._bounds())
         self._success = self._no()
         self._flags = torch.zeros(self.num_envs, len(self.metrics), dtype=torch.bool, device=self.device)
-        self._set_spaces()
+        self.set_spaces()
         self._obs = self._look(obs)
         self._obs = self._begin(np.arange(self.num_envs), self._take_seeds(np.arange(self.num_envs)))
 
@@ -313,9 +311,3 @@ class ManiSkillGpuEnv(BatchEnv):
 
     def _no(self) -> Bool[Tensor, " env"]:
         return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
-
-    def _set_spaces(self) -> None:
-        self.single_observation_space = DictSpace({k: space_of(v) for k, v in self.robot.observation.items()})
-        self.single_action_space = space_of(self.robot.action)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)

@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Dict as DictSpace
-from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from robo_rlft.envs.base import BatchEnv, ChunkResult, Obs, Record, space_of
+from robo_rlft.envs.base import BatchEnv, ChunkResult, Obs, Record
 from robo_rlft.envs.checks import checked_actions, checked_ids
 from robo_rlft.envs.metadrive.episode import METRICS
 from robo_rlft.envs.pool.env import PoolEnv
@@ -58,10 +56,7 @@ class AgentRows(BatchEnv):
         self._others = pool.num_envs * self._agents - num_envs
         observation = {POLICY_KEY: ArraySpec(seen.shape[1:], names=seen.names)}
         self.robot = replace(pool.robot, observation=observation, action=car, max_episode_steps=horizon)
-        self.single_observation_space = DictSpace({k: space_of(v) for k, v in observation.items()})
-        self.single_action_space = space_of(car)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.set_spaces()
         self._metrics = torch.zeros(self.num_envs, len(METRICS), dtype=torch.float64, device=self.device)
         self._obs: Obs = {}
 

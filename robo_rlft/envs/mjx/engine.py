@@ -17,14 +17,12 @@ from robo_rlft.envs.mjx.devices import Place, to_torch  # isort: skip - sets JAX
 import jax
 import numpy as np
 import torch
-from gymnasium.spaces import Dict as DictSpace
-from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Int
 from mujoco.batch import Batch
 from torch import Tensor
 
-from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Fidelity, Obs, Record, space_of
-from robo_rlft.envs.checks import checked_actions, checked_ids
+from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Fidelity, Obs, Record
+from robo_rlft.envs.checks import checked_actions, checked_ids, checked_variants
 from robo_rlft.envs.mjx.episodes import Chunk, Episodes
 from robo_rlft.envs.mjx.programs import Recipe, program_of
 from robo_rlft.envs.mjx.starts import Starts
@@ -34,7 +32,7 @@ from robo_rlft.envs.mujoco.render import Cameras
 from robo_rlft.envs.mujoco.table import Table, observation_specs
 from robo_rlft.envs.mujoco.task import MujocoTask, State
 from robo_rlft.envs.mujoco.variants import INDEX
-from robo_rlft.errors import ConfigError, SpecError
+from robo_rlft.errors import ConfigError
 from robo_rlft.spec import ArraySpec, RobotSpec
 
 
@@ -106,7 +104,7 @@ class MjxEnv(BatchEnv):
             torch.tensor(bound, dtype=dtype, device=self.device)
             for bound in (self.robot.action.low, self.robot.action.high)
         )
-        self._set_spaces()
+        self.set_spaces()
 
     @property
     def fidelity(self) -> Fidelity:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -184,13 +182,9 @@ class MjxEnv(BatchEnv):
         Raises:
             SpecError: there is no such variant, or not one for each environment.
         """
-        rows, chosen, known = checked_ids(ids, self.num_envs), np.asarray(variants), len(self.variants)
-        if chosen.shape != rows.shape or chosen.dtype.kind not in "iu" or ((chosen < 0) | (chosen >= known)).any():
-            raise SpecError(
-                f"variants are {chosen.tolist()}: expected {len(rows)} integers from 0 to {known - 1}, numbers of "
-                f"{', '.join(self.variants)}"
-            )
-        if known > 1:
+        rows = checked_ids(ids, self.num_envs)
+        chosen = checked_variants(variants, self.variants, rows)
+        if len(self.variants) > 1:
             self._starts.choose(chosen, self._used(), rows)
 
     def render(
@@ -279,12 +273,6 @@ class MjxEnv(BatchEnv):
             max_episode_steps=self.max_episode_steps,
             task=dict(self.params),
         )
-
-    def _set_spaces(self) -> None:
-        self.single_observation_space = DictSpace({k: space_of(v) for k, v in self.robot.observation.items()})
-        self.single_action_space = space_of(self.robot.action)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
 
 
 def _tensors(groups: Mapping[str, jax.Array]) -> Obs:

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Dict as DictSpace
-from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record, space_of
+from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Obs, Record
+from robo_rlft.envs.checks import checked_ids, checked_variants
 from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.envs.mujoco import generators
 from robo_rlft.envs.mujoco.chunk import advance_chunk
@@ -27,7 +26,7 @@ from robo_rlft.envs.mujoco.episodes import Episodes, all_finite, merged_params, 
 from robo_rlft.envs.mujoco.observed import ImageObservations
 from robo_rlft.envs.mujoco.randomised import supported
 from robo_rlft.envs.mujoco.render import Cameras
-from robo_rlft.envs.mujoco.simulation import Ids, Simulation
+from robo_rlft.envs.mujoco.simulation import Simulation
 from robo_rlft.envs.mujoco.table import Groups, observation_specs
 from robo_rlft.envs.mujoco.task import MujocoTask
 from robo_rlft.envs.mujoco.variants import Variants
@@ -111,7 +110,7 @@ class MujocoEnv(BatchEnv):
         self.robot = self._describe()
         self._bounds: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
         self._cameras = Cameras(task.cameras)
-        self._set_spaces()
+        self.set_spaces()
 
     @property
     def nan_resets(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -133,7 +132,7 @@ class MujocoEnv(BatchEnv):
     ) -> tuple[Obs, dict[str, Any]]:
         """See `BatchEnv.reset`. The observations of environments that are not reset stay as they are."""
         episodes = self._episodes
-        ids = self._ids((options or {}).get("ids"))
+        ids = checked_ids((options or {}).get("ids"), self.num_envs)
         if seed is not None:
             generators.reseed(episodes.generators, seed, ids)
         ended = np.zeros(self.num_envs, bool)
@@ -183,7 +182,7 @@ class MujocoEnv(BatchEnv):
 
     def get_state(self, ids: Sequence[int] | None = None) -> EnvState:
         """See `BatchEnv.get_state`. Per-environment model values (`randomise`) are part of it."""
-        rows = self._ids(ids)
+        rows = checked_ids(ids, self.num_envs)
         return self._episodes.save(rows) | self._images.save(rows)
 
     def set_state(self, state: EnvState, ids: Sequence[int] | None = None) -> Obs:
@@ -192,7 +191,7 @@ class MujocoEnv(BatchEnv):
         Raises:
             SpecError: rows are missing, or belong to another task.
         """
-        rows = self._ids(ids)
+        rows = checked_ids(ids, self.num_envs)
         self._episodes.load(state, rows)
         self._images.load(state, rows)
         return self._tensors({**self._episodes.obs, **self._images.present})
@@ -208,14 +207,8 @@ class MujocoEnv(BatchEnv):
         Raises:
             SpecError: there is no such variant, or not one for each environment.
         """
-        rows, chosen = self._ids(ids), np.asarray(variants)
-        known = len(self.variants)
-        if chosen.shape != rows.shape or chosen.dtype.kind not in "iu" or ((chosen < 0) | (chosen >= known)).any():
-            raise SpecError(
-                f"variants are {chosen.tolist()}: expected {len(rows)} integers from 0 to {known - 1}, numbers of "
-                f"{', '.join(self.variants)}"
-            )
-        self._episodes.next_variant[rows] = chosen
+        rows = checked_ids(ids, self.num_envs)
+        self._episodes.next_variant[rows] = checked_variants(variants, self.variants, rows)
 
     def randomise(self, field: str, values: Any, ids: Sequence[int] | None = None) -> None:
         """Give environments (all by default) their own values of a model field, from the next step on.
@@ -230,7 +223,7 @@ class MujocoEnv(BatchEnv):
         Raises:
             ConfigError: there is no such field, or the values do not fit it.
         """
-        rows = self._ids(ids)
+        rows = checked_ids(ids, self.num_envs)
         try:
             self.simulation.randomise(field, np.asarray(values), rows)
         except ValueError as error:
@@ -251,7 +244,9 @@ class MujocoEnv(BatchEnv):
             UserError: the camera is unknown, or this machine has no OpenGL driver; then it says what to install.
         """
         simulation = self.simulation
-        return self._cameras.render(simulation.batch, self._ids(ids), camera, size, bool(simulation.randomised))
+        return self._cameras.render(
+            simulation.batch, checked_ids(ids, self.num_envs), camera, size, bool(simulation.randomised)
+        )
 
     def look_again(self) -> Obs:
         """The image observations of the present states, drawn anew: what a chunk of steps spends on them."""
@@ -296,17 +291,6 @@ class MujocoEnv(BatchEnv):
             self._bounds[dtype] = np.array(action.low, dtype), np.array(action.high, dtype)
         return self._bounds[dtype]
 
-    def _ids(self, ids: Sequence[int] | None) -> Ids:
-        if ids is None:
-            return np.arange(self.num_envs)
-        rows = np.atleast_1d(np.asarray(ids))
-        if rows.dtype == bool and rows.shape == (self.num_envs,):
-            return np.flatnonzero(rows)
-        valid = rows.ndim == 1 and (rows.dtype.kind in "iu" or not rows.size)
-        if not valid or ((rows < 0) | (rows >= self.num_envs)).any() or len(np.unique(rows)) != rows.size:
-            raise SpecError(f"ids are {list(np.ravel(rows))}: expected distinct integers from 0 to {self.num_envs - 1}")
-        return rows.astype(np.int64)
-
     def _tensors(self, groups: Groups) -> Obs:
         return {name: self._tensor(values) for name, values in groups.items()}
 
@@ -326,9 +310,3 @@ class MujocoEnv(BatchEnv):
             max_episode_steps=self.max_episode_steps,
             task=dict(self.params),
         )
-
-    def _set_spaces(self) -> None:
-        self.single_observation_space = DictSpace({k: space_of(v) for k, v in self.robot.observation.items()})
-        self.single_action_space = space_of(self.robot.action)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)

@@ -12,13 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Dict as DictSpace
-from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Fidelity, Obs, Record, space_of
-from robo_rlft.envs.checks import checked_actions, checked_ids
+from robo_rlft.envs.base import BatchEnv, ChunkResult, EnvState, Fidelity, Obs, Record
+from robo_rlft.envs.checks import checked_actions, checked_ids, checked_variants
 from robo_rlft.envs.pool.crew import Description
 from robo_rlft.envs.pool.hosts import Host, LocalHost, ProcessHost, WorkerDiedError
 from robo_rlft.envs.pool.memory import Arena, Block, Layout
@@ -190,13 +188,9 @@ class PoolEnv(BatchEnv):
         Raises:
             SpecError: there is no such variant.
         """
-        rows = checked_ids(ids, self.num_envs).tolist()
-        if len(variants) != len(rows) or not all(0 <= int(v) < len(self.variants) for v in variants):
-            raise SpecError(
-                f"{self.robot.env_id} got variants {list(variants)} for {len(rows)} environments: expected one each, "
-                f"from 0 to {len(self.variants) - 1}"
-            )
-        self._spread("choose", {row: int(v) for row, v in zip(rows, variants, strict=True)})
+        rows = checked_ids(ids, self.num_envs)
+        chosen = checked_variants(variants, self.variants, rows)
+        self._spread("choose", dict(zip(rows.tolist(), chosen.tolist(), strict=True)))
 
     @property
     def instructions(self) -> list[str]:
@@ -223,10 +217,7 @@ class PoolEnv(BatchEnv):
         self.fidelity, self.drift = what.fidelity, what.drift
         self.has_success, self.has_expert = what.has_success, what.has_expert
         self.metrics, self.variants = what.metrics, what.variants
-        self.single_observation_space = DictSpace({k: space_of(v) for k, v in self.robot.observation.items()})
-        self.single_action_space = space_of(self.robot.action)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.set_spaces()
 
     def _episode_layout(self) -> Layout:
         n = self.num_envs

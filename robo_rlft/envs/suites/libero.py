@@ -19,7 +19,7 @@ from jaxtyping import Float
 from robo_rlft.envs.base import BatchEnv
 from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.envs.pool.env import PoolEnv
-from robo_rlft.envs.pool.single import Frame, Outcome, SingleEnv, SingleFactory
+from robo_rlft.envs.pool.single import Frame, Outcome, SingleEnv
 from robo_rlft.envs.suites.borrowed_random import drawing_from
 from robo_rlft.envs.suites.bundle import Bundle
 from robo_rlft.envs.suites.libero_expert import PickAndPlace
@@ -96,7 +96,7 @@ def _made(task: str, env_id: str, images: ImagesConfig | None, *, objects: str, 
         raise ConfigError(
             f"{env_id} has tasks with different objects: choose one task, or leave env.params.objects empty"
         )
-    return LiberoSuite([f"{name}/{i}" for i in numbers], makers)
+    return Bundle([f"{name}/{i}" for i in numbers], makers)
 
 
 class LiberoTask(SimulatedEnv):
@@ -228,55 +228,6 @@ class LiberoTask(SimulatedEnv):
         if self._objects == CRITIC_KEY:
             specs[CRITIC_KEY] = ArraySpec((len(everything),), names=everything)
         return specs
-
-
-class LiberoSuite(SingleEnv):
-    """Several tasks, one at a time, as variants; each is built when it is first asked for.
-
-    Args:
-        variants: names of the tasks.
-        makers: one per task.
-    """
-
-    has_success = True
-
-    def __init__(self, variants: Sequence[str], makers: Sequence[SingleFactory]) -> None:
-        self.variants = tuple(variants)
-        self._tasks = Bundle(makers)
-        self.robot, self.fidelity = self._tasks.present.robot, self._tasks.present.fidelity
-
-    @property
-    def instruction(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """See `SingleEnv`."""
-        return self._tasks.present.instruction
-
-    def reset(self, seed: int, variant: int) -> None:
-        """See `SingleEnv.reset`."""
-        self._tasks.turn_to(variant).reset(seed, 0)
-
-    def step(self, action: Float[np.ndarray, " action"]) -> Outcome:
-        """See `SingleEnv.step`."""
-        return self._tasks.present.step(action)
-
-    def observe(self) -> Frame:
-        """See `SingleEnv.observe`."""
-        return self._tasks.present.observe()
-
-    def get_state(self) -> Frame:
-        """See `SingleEnv.get_state`."""
-        return self._tasks.get_state()
-
-    def set_state(self, state: Frame) -> None:
-        """See `SingleEnv.set_state`."""
-        self._tasks.set_state(state)
-
-    def render(self, camera: str | None, size: tuple[int, int]) -> np.ndarray:
-        """See `SingleEnv.render`."""
-        return self._tasks.present.render(camera, size)
-
-    def close(self) -> None:
-        """See `SingleEnv.close`."""
-        self._tasks.close()
 
 
 def _built(task: Task) -> Any:

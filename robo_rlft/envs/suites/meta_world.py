@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from jaxtyping import Float
 from robo_rlft.envs.base import BatchEnv
 from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.envs.pool.env import PoolEnv
-from robo_rlft.envs.pool.single import Frame, Outcome, SingleEnv
+from robo_rlft.envs.pool.single import Frame, Outcome
 from robo_rlft.envs.suites.bundle import Bundle
 from robo_rlft.envs.suites.meta_world_words import INSTRUCTIONS
 from robo_rlft.envs.suites.quiet import quiet
@@ -149,8 +150,8 @@ class MetaWorldTask(SimulatedEnv):
         return np.clip(self._expert.get_action(self._vector), -1.0, 1.0)
 
 
-class MetaWorldSet(SingleEnv):
-    """Several tasks, one at a time; each is made when it is first asked for.
+class MetaWorldSet(Bundle):
+    """Several tasks, one at a time; observations end with the task's number, one-hot.
 
     Args:
         name: MT10 or MT50.
@@ -159,65 +160,20 @@ class MetaWorldSet(SingleEnv):
         max_episode_steps: as there.
     """
 
-    has_success = True
-    has_expert = True
-
     def __init__(
         self, name: str, env_id: str, images: ImagesConfig | None = None, max_episode_steps: int = LONGEST
     ) -> None:
-        self.variants = tuple(_members(name))
-        makers = [partial(MetaWorldTask, task, env_id, images, max_episode_steps) for task in self.variants]
-        self._tasks = Bundle(makers)
-        first = self._tasks.present
-        self.fidelity, robot = first.fidelity, first.robot
-        names = (*NAMES, *(f"is_{task}" for task in self.variants))
-        self.robot = RobotSpec(
-            env_id=env_id,
-            observation={**robot.observation, POLICY_KEY: ArraySpec((len(names),), names=names)},
-            action=robot.action,
-            rate_hz=robot.rate_hz,
-            max_episode_steps=max_episode_steps,
-            task={"set": name},
-        )
-
-    @property
-    def instruction(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """See `SingleEnv`."""
-        return self._tasks.present.instruction
-
-    def reset(self, seed: int, variant: int) -> None:
-        """See `SingleEnv.reset`."""
-        self._tasks.turn_to(variant).reset(seed, 0)
-
-    def step(self, action: Float[np.ndarray, " action"]) -> Outcome:
-        """See `SingleEnv.step`."""
-        return self._tasks.present.step(action)
+        tasks = tuple(_members(name))
+        super().__init__(tasks, [partial(MetaWorldTask, task, env_id, images, max_episode_steps) for task in tasks])
+        names = (*NAMES, *(f"is_{task}" for task in tasks))
+        seen = {**self.robot.observation, POLICY_KEY: ArraySpec((len(names),), names=names)}
+        self.robot = replace(self.robot, observation=seen, task={"set": name})
 
     def observe(self) -> Frame:
         """See `SingleEnv.observe`."""
-        frame = self._tasks.present.observe()
-        task = np.eye(len(self.variants))[self._tasks.index]
+        frame = super().observe()
+        task = np.eye(len(self.variants))[self.index]
         return {**frame, POLICY_KEY: np.concatenate([frame[POLICY_KEY], task])}
-
-    def expert_action(self) -> Float[np.ndarray, " action"]:
-        """See `MetaWorldTask.expert_action`."""
-        return self._tasks.present.expert_action()
-
-    def get_state(self) -> Frame:
-        """See `SingleEnv.get_state`."""
-        return self._tasks.get_state()
-
-    def set_state(self, state: Frame) -> None:
-        """See `SingleEnv.set_state`."""
-        self._tasks.set_state(state)
-
-    def render(self, camera: str | None, size: tuple[int, int]) -> np.ndarray:
-        """See `SingleEnv.render`."""
-        return self._tasks.present.render(camera, size)
-
-    def close(self) -> None:
-        """See `SingleEnv.close`."""
-        self._tasks.close()
 
 
 @cache
