@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import ModuleType
 
 import torch
@@ -82,6 +83,8 @@ _running: Settings | None = None
 def _imported() -> ModuleType:
     """The module; it replaces Python's handler of uncaught exceptions, which we put back."""
     hook = sys.excepthook
+    if find_spec("setuptools"):  # imported after Genesis it raises, and torch.compile imports it
+        importlib.import_module("setuptools")
     try:
         return importlib.import_module("genesis")
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -167,3 +168,4 @@ def test_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_importing_genesis_leaves_the_interpreter_alone(lend: Callable[..., Any]) -> None:
     lend("PandaLift", 3).close()
     assert sys.excepthook.__module__ != "genesis"
+    importlib.import_module("torch.utils.cpp_extension")  # as torch.compile does: setuptools must have come first
