@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.page_learning import Tuned, over_seeds, start_of
+from benchmarks.page_learning import Tuned, pooled, start_of
 from benchmarks.records import RunRecord
 from robo_rlft.errors import RunError
 from robo_rlft.policies.chains import build_chain
@@ -120,12 +120,12 @@ class Entry:
     @property
     def start(self) -> Interval | None:
         """Score it began with: over seeds, or over the episodes of a single one."""
-        return self._over([t.start for t in self.tuned])
+        return pooled([t.start for t in self.tuned])
 
     @property
     def end(self) -> Interval | None:
         """Score of the last checkpoints, likewise."""
-        return self._over([t.end for t in self.tuned])
+        return pooled([t.end for t in self.tuned])
 
     @property
     def calls(self) -> Calls:
@@ -135,11 +135,6 @@ class Entry:
         if not self.method.by_ppo:
             return Calls(chain.steps, 0, 0)
         return Calls(chain.steps, chain.scored_steps, config["ppo"]["epochs"])
-
-    def _over(self, scores: Sequence[Any]) -> Interval | None:
-        if len(scores) == 1:
-            return scores[0].value if scores[0] is not None else None
-        return over_seeds(scores)
 
 
 @dataclass(frozen=True)

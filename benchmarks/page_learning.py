@@ -138,6 +138,13 @@ def over_seeds(scores: Sequence[Score | None]) -> Interval | None:
     return student_mean(np.array(values)) if len(values) == len(scores) > 1 else None
 
 
+def pooled(scores: Sequence[Score | None]) -> Interval | None:
+    """Mean with its interval: over seeds, or over the episodes of a single one; None where a seed has no score."""
+    if len(scores) == 1:
+        return scores[0].value if scores[0] is not None else None
+    return over_seeds(scores)
+
+
 def seconds_per_iteration(columns: Columns) -> dict[str, float]:
     """Mean seconds of each part of an iteration, by name."""
     rounds = columns["rounds"]
@@ -257,14 +264,16 @@ def _evaluation(command: str) -> str:
 def _pictures(name: str, runs: Sequence[RunRecord], published: Mapping[str, Published]) -> dict[str, str]:
     tuned = tuned_runs(runs)
     share = tuned[0].end.share
-    charts = charts_of([RunCurves(f"seed {t.run.seed}", _training(t.run.columns), "finetune", share) for t in tuned])
+    charts = charts_of(
+        [RunCurves(f"seed {t.run.seed}", training_columns(t.run.columns), "finetune", share) for t in tuned]
+    )
     theirs = published.get(tuned[0].run.recipe)
     axes = {"steps": charts.by_step[0], "wall": charts.by_wall[0]}
     return {f"{name}-{axis}.svg": picture(_with(chart, theirs)) for axis, chart in axes.items()}
 
 
-def _training(columns: Columns) -> Columns:
-    """Without the rows of evaluations."""
+def training_columns(columns: Columns) -> Columns:
+    """Metrics without the rows of evaluations."""
     keep = columns["rounds"] > 0
     return {name: values[keep] for name, values in columns.items()}
 

@@ -16,6 +16,7 @@ from benchmarks.page_demo import demo_page
 from benchmarks.page_learning import learning_page, read_published
 from benchmarks.page_online import SEARCH, online_page
 from benchmarks.page_residual import RECORD_NAMES
+from benchmarks.page_simulators import PREFIX, simulators_page
 from benchmarks.page_speed import speed_page
 from benchmarks.records import RESULTS, Records
 from robo_rlft.errors import UserError
@@ -43,16 +44,18 @@ def pages(records: Records) -> dict[str, str]:
     published = read_published()
     # Methods without published figures stand in the comparison only.
     elsewhere = {name for name in records.tasks if (compared(name) or name) not in {name, *published}}
-    elsewhere |= {*RECORD_NAMES, SEARCH}
+    elsewhere |= {*RECORD_NAMES, SEARCH, *(name for name in records.tasks if name.startswith(PREFIX))}
     own = {name: runs for name, runs in records.tasks.items() if name not in elsewhere}
     learning, pictures = learning_page(own, published)
     online, more = online_page(records.tasks, published)
+    simulators, curves = simulators_page(records.tasks)
     return {
         "demo.md": demo_page(records.demo),
         "learning.md": learning,
         "online.md": online,
+        "simulators.md": simulators,
         "speed.md": speed_page(records.benches),
-        **{f"{CURVES}/{name}": picture for name, picture in {**pictures, **more}.items()},
+        **{f"{CURVES}/{name}": picture for name, picture in {**pictures, **more, **curves}.items()},
     }
 
 
