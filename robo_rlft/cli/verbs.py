@@ -15,6 +15,24 @@ if TYPE_CHECKING:
 RUN = "runs/reinflow/arm_peg_insert/finetune-seed0"
 RECIPE = "recipe=reinflow/arm_peg_insert"
 JSON = Flag("--json", "also write what was measured, as JSON", "PATH")
+SERVE_FLAGS = (
+    Flag("--host", "address to listen on (127.0.0.1: this machine only)", "HOST"),
+    Flag("--port", "TCP port (8000); 0 lets the system choose", "PORT"),
+    Flag("--token-file", "file with the token that clients must show", "FILE"),
+    Flag("--certificate", "certificate for TLS, with its chain, PEM", "FILE"),
+    Flag("--key", "the certificate's key, PEM", "FILE"),
+    Flag("--map", "a client's keys by the policy's: observation/state=policy,...", "MAP"),
+    Flag("--ignore", "keys of a client that mean nothing here: prompt,...", "KEYS"),
+    Flag("--seed", "of the noise where clients send none; each connection then draws the same", "SEED"),
+    Flag("--threads", "threads of one inference (1)", "COUNT"),
+    Flag("--device", "where a RUN is computed: cpu through ONNX Runtime, or cuda through torch", "DEVICE"),
+    Flag("--max-clients", "most connections at once (64)", "COUNT"),
+    Flag("--max-message-mb", "longest message (32)", "MB"),
+    Flag("--max-batch", "most rows of one inference (64)", "ROWS"),
+    Flag("--max-wait-ms", "longest wait of a request for others to be computed with (2)", "MS"),
+    Flag("--grace-s", "longest time the end waits for current requests (10)", "SECONDS"),
+)
+TOKEN = Flag("--token-file", "file with the token of the policy server", "FILE")
 
 
 def _config(arguments: Arguments, base: Path | None = None) -> Config | None:
@@ -103,6 +121,19 @@ def _run(arguments: Arguments) -> None:
         bundle = Path(arguments.positionals["BUNDLE"])
         chosen = any(word.startswith(("env.id=", "recipe=")) for word in arguments.overrides)
         run(bundle, for_bundle(config, bundle, chosen=chosen), json_path=_json_path(arguments))
+
+
+def _serve(arguments: Arguments) -> None:
+    """A bundle is served without torch; a run is exported first."""
+    if arguments.overrides:
+        raise ConfigError(f"robo-rlft serve takes flags, no settings, got '{arguments.overrides[0]}'")
+    from robo_rlft.export.serving.launch import serve
+    from robo_rlft.export.serving.open import open_policy
+    from robo_rlft.export.serving.options import from_flags
+
+    options = from_flags(arguments.flags)
+    path = Path(arguments.positionals["BUNDLE|RUN"])
+    serve(open_policy(path, arguments.flags), options, str(path))
 
 
 def _view(arguments: Arguments) -> None:
@@ -320,6 +351,28 @@ _TABLE = (
         positionals=(Positional("BUNDLE", "folder written by robo-rlft export"),),
         flags=(JSON,),
         settings=("evaluate",),
+    ),
+    Verb(
+        "serve",
+        "serve a policy to robots and programs on other machines (websocket, openpi's protocol)",
+        "Answers observations with chunks of actions, several clients in one inference, over websocket and msgpack; "
+        "clients of openpi work unchanged. Needs robo-rlft[serve], and no torch for a bundle. SIGTERM or Ctrl-C finishes "
+        "current requests, then prints what was counted.",
+        (
+            (f"robo-rlft serve {RUN}/bundle", "for programs on this machine, port 8000"),
+            (
+                f"robo-rlft serve {RUN}/bundle --host 0.0.0.0 --token-file token --certificate cert.pem --key key.pem",
+                "for other machines, with a token and TLS",
+            ),
+            (
+                f"robo-rlft serve {RUN}/bundle --map observation/state=policy --ignore prompt",
+                "for a client with names of its own",
+            ),
+            (f"robo-rlft run {RUN}/bundle --server ws://localhost:8000", "the served policy in the simulator"),
+        ),
+        _serve,
+        positionals=(Positional("BUNDLE|RUN", "folder written by robo-rlft export, or a run, which is exported first"),),
+        flags=SERVE_FLAGS,
     ),
     Verb(
         "view",
