@@ -10,6 +10,7 @@ from robo_rlft.cli.verb import Arguments, Flag, Positional, Verb
 from robo_rlft.errors import ConfigError
 
 if TYPE_CHECKING:
+    from robo_rlft.export.serving.client import RemotePolicy
     from robo_rlft.training.config import Config
 
 RUN = "runs/reinflow/arm_peg_insert/finetune-seed0"
@@ -32,7 +33,11 @@ SERVE_FLAGS = (
     Flag("--max-wait-ms", "longest wait of a request for others to be computed with (2)", "MS"),
     Flag("--grace-s", "longest time the end waits for current requests (10)", "SECONDS"),
 )
-TOKEN = Flag("--token-file", "file with the token of the policy server", "FILE")
+SERVER_FLAGS = (
+    Flag("--server", "ask this policy server (ws://HOST:PORT or wss://) instead of a process of its own", "URL"),
+    Flag("--token-file", "file with the server's token", "FILE"),
+    Flag("--certificate", "certificate of the server or of who signed it, PEM; else the system's", "FILE"),
+)
 
 
 def _config(arguments: Arguments, base: Path | None = None) -> Config | None:
@@ -120,7 +125,18 @@ def _run(arguments: Arguments) -> None:
 
         bundle = Path(arguments.positionals["BUNDLE"])
         chosen = any(word.startswith(("env.id=", "recipe=")) for word in arguments.overrides)
-        run(bundle, for_bundle(config, bundle, chosen=chosen), json_path=_json_path(arguments))
+        policy = _served(arguments, bundle)
+        run(bundle, for_bundle(config, bundle, chosen=chosen), json_path=_json_path(arguments), policy=policy)
+
+
+def _served(arguments: Arguments, bundle: Path) -> RemotePolicy | None:
+    """The policy server that `--server` names, if it serves this bundle."""
+    if "--server" not in arguments.flags:
+        return None
+    from robo_rlft.export.serving.client import connect_to
+
+    given = arguments.flags
+    return connect_to(bundle, given["--server"], given.get("--token-file", ""), given.get("--certificate", ""))
 
 
 def _serve(arguments: Arguments) -> None:
@@ -346,10 +362,13 @@ _TABLE = (
         "run a controller bundle in closed loop with the simulator",
         "Checks the bundle's hashes and golden pairs, then drives the simulated robot with it through ONNX Runtime "
         "and prints latency and success.",
-        ((f"robo-rlft run {RUN}/bundle", "200 episodes on the evaluation's seeds"),),
+        (
+            (f"robo-rlft run {RUN}/bundle", "200 episodes on the evaluation's seeds"),
+            (f"robo-rlft run {RUN}/bundle --server ws://localhost:8000", "the same, computed by robo-rlft serve"),
+        ),
         _run,
         positionals=(Positional("BUNDLE", "folder written by robo-rlft export"),),
-        flags=(JSON,),
+        flags=(JSON, *SERVER_FLAGS),
         settings=("evaluate",),
     ),
     Verb(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robo_rlft.errors import BundleError, ConfigError
+from robo_rlft.errors import BundleError, ConfigError, SpecError
 from robo_rlft.export.bundle import export
 from robo_rlft.export.graph import CorrectedAction, DeterministicPolicy, ExportedModel
 from robo_rlft.export.manifest import MANIFEST_FILE, NORMALISED, RESIDUAL
@@ -64,6 +64,8 @@ class TorchBackend:
     def infer(self, stage: str, arrays: Mapping[str, np.ndarray], text: Mapping[str, str]) -> np.ndarray:
         """See `Backend.infer`."""
         model = self._models[stage]
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise SpecError("a value of the observation is not finite; the controller acts on finite numbers only")
         with torch.no_grad():
             action = model(*(torch.from_numpy(arrays[name]).to(self.device) for name in model.examples))
         if not bool(torch.isfinite(action).all()):
