@@ -254,7 +254,7 @@ class RemotePolicy:
                 ping_interval=PING_S,
                 ping_timeout=PING_S,
                 close_timeout=1.0,
-            )
+            ).__enter__()  # As a context it is not deprecated; `_drop` is its other end.
         except (OSError, EOFError, InvalidHandshake, InvalidURI) as error:
             raise _unreachable(self.url, error, timeout_s) from error
         try:

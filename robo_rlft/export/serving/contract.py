@@ -20,6 +20,10 @@ ACTIONS, TIMING, SUPERSEDED, ERROR, KIND = "actions", "server_timing", "supersed
 """Keys of an answer."""
 
 
+MAX_KEY = 200
+"""Longest key in characters: refusals repeat it."""
+
+
 @dataclass(frozen=True)
 class Request:
     """One message, understood.
@@ -125,6 +129,8 @@ class Contract:
         for key, value in _flat(message):
             if key in self.ignored or key in (REQUEST, STAMP, STAGE):
                 continue
+            if len(key) > MAX_KEY:
+                raise SpecError(f"a key of {len(key)} characters is none of the policy's: '{key[:MAX_KEY]}...'")
             name = self._name(key, value, shapes)
             if name in given:
                 raise SpecError(f"'{key}' gives the input '{name}' a second time: send it once")

@@ -70,6 +70,7 @@ class PolicyServer:
 
     Attributes:
         statistics: what was counted so far.
+        sessions: the connections of this moment.
         address: host and port it listens on, once `run` said it is ready.
 
     Raises:
@@ -81,6 +82,7 @@ class PolicyServer:
         msgpack()
         self.backend, self.options, self.statistics = backend, options, Statistics()
         self.contract = Contract(backend.manifest, options.renamed, options.ignored, backend.text)
+        self.sessions: set[Session] = set()
         self.address = (options.host, options.port)
         self._greeting = pack(self._metadata())
         self._stopping: asyncio.Event | None = None
@@ -169,7 +171,8 @@ class PolicyServer:
     async def _connected(self, batcher: Batcher, connection: ServerConnection) -> None:
         assert self._stopping is not None
         session = Session(self, batcher, connection)
-        self.statistics.clients += 1
+        self.sessions.add(session)
+        self.statistics.clients = len(self.sessions)
         batcher.join(session)
         try:
             await connection.send(self._greeting)
@@ -178,7 +181,8 @@ class PolicyServer:
             self.statistics.closed[_how_closed(error)] += 1
         finally:
             batcher.leave(session)
-            self.statistics.clients -= 1
+            self.sessions.discard(session)
+            self.statistics.clients = len(self.sessions)
 
     def _metadata(self) -> dict[str, Any]:
         manifest, stage = self.backend.manifest, self.backend.manifest.stage
@@ -212,6 +216,11 @@ class Session:
         self._answers: asyncio.Queue[_Pending | None] = asyncio.Queue(OUTSTANDING)
         self._rng = np.random.default_rng(server.options.seed)
         self._previous_s: float | None = None
+
+    @property
+    def outstanding(self) -> int:
+        """Requests that were read and whose answers have not left, but for the one that is being sent."""
+        return self._answers.qsize()
 
     async def talk(self, stopping: asyncio.Event) -> str:
         """Until the client leaves, is refused, or the server ends; says which."""
@@ -282,6 +291,7 @@ class Session:
             self._statistics.requests["superseded"] += 1
             return pack({**pending.echo, SUPERSEDED: True})
         except asyncio.CancelledError:
+            self._statistics.requests["lost"] += 1
             raise
         except Exception as error:
             found = error

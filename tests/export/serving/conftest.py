@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("msgpack", reason="needs robo-rlft[serve]")
-
 from robo_rlft.export.manifest import MANIFEST_FILE, read_manifest
 from robo_rlft.export.serving.backend import Backend, BundleBackend
 from robo_rlft.export.serving.options import ServeOptions
