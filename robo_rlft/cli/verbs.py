@@ -375,8 +375,8 @@ _TABLE = (
         "serve",
         "serve a policy to robots and programs on other machines (websocket, openpi's protocol)",
         "Answers observations with chunks of actions, several clients in one inference, over websocket and msgpack; "
-        "clients of openpi work unchanged. Needs robo-rlft[serve], and no torch for a bundle. SIGTERM or Ctrl-C finishes "
-        "current requests, then prints what was counted.",
+        "clients of openpi work unchanged. Needs robo-rlft[serve], and no torch for a bundle. SIGTERM or Ctrl-C "
+        "finishes current requests, then prints what was counted.",
         (
             (f"robo-rlft serve {RUN}/bundle", "for programs on this machine, port 8000"),
             (
@@ -390,7 +390,7 @@ _TABLE = (
             (f"robo-rlft run {RUN}/bundle --server ws://localhost:8000", "the served policy in the simulator"),
         ),
         _serve,
-        positionals=(Positional("BUNDLE|RUN", "folder written by robo-rlft export, or a run, which is exported first"),),
+        positionals=(Positional("BUNDLE|RUN", "folder written by robo-rlft export; a run is exported first"),),
         flags=SERVE_FLAGS,
     ),
     Verb(

@@ -205,9 +205,7 @@ def _single_row(env: BatchEnv, policy: ActingPolicy, seed: int, calls: int) -> d
     return timings
 
 
-def _latency_rows(
-    timings: dict[str, Timings], reached: str, num_envs: int, batch: list[float]
-) -> list[dict[str, Any]]:
+def _latency_rows(timings: dict[str, Timings], reached: str, num_envs: int, batch: list[float]) -> list[dict[str, Any]]:
     """Of every stage alone, and of what the simulation asked for all environments: the last stage."""
     kinds = {(f"{stage}inference", 1): found.inference for stage, found in timings.items()}
     kinds |= {(f"{stage}round trip {reached}", 1): found.round_trip for stage, found in timings.items()}

@@ -44,15 +44,15 @@ class Job:
 class Batcher:
     """Holds at most one waiting request per client, and computes them in a thread of its own.
 
-    A newer request takes the place of its client's older one, which ends with `SupersededError`: a robot wants the chunk
-    of what it sees now. Clients take turns: whoever was just computed goes to the end.
+    A newer request takes the place of its client's older one, which ends with `SupersededError`: a robot wants the
+    chunk of what it sees now. Clients take turns: whoever was just computed goes to the end.
 
     Args:
         compute: one inference.
         statistics: where times are noted.
         max_rows: most rows of one inference; a request with more is computed alone.
-        max_wait_s: longest time that a request waits for others to be computed with, in seconds. Nobody waits once every
-            connected client has asked.
+        max_wait_s: longest time that a request waits for others to be computed with, in seconds. Nobody waits once
+            every connected client has asked.
     """
 
     def __init__(self, compute: Compute, statistics: Statistics, max_rows: int = 64, max_wait_s: float = 0.002) -> None:
@@ -129,7 +129,9 @@ class Batcher:
         taken: list[Job] = []
         rows = 0
         for client, job in list(self._waiting.items()):
-            fits = not taken or (job.request.kind == taken[0].request.kind and rows + job.request.rows <= self._max_rows)
+            fits = not taken or (
+                job.request.kind == taken[0].request.kind and rows + job.request.rows <= self._max_rows
+            )
             if fits:
                 taken.append(self._waiting.pop(client))
                 rows += job.request.rows

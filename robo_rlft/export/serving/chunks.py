@@ -63,11 +63,11 @@ class Moment:
 class ChunkQueue:
     """Sends observations in the background and plays the chunks that come back, by time. A context manager.
 
-    The action for a moment is `floor((now - stamp) * rate)` of the newest chunk, `stamp` being the time of the chunk's own
-    observation: however long the answer took, late actions are left out and none is guessed. Where a chunk has ended
-    and no other came, the status is `SPENT`, and what the robot does then is its own safety's decision. One question is
-    on its way at a time; of observations that come meanwhile the newest is asked next. A broken connection is made anew
-    for as long as the queue lives.
+    The action for a moment is `floor((now - stamp) * rate)` of the newest chunk, `stamp` being the time of the chunk's
+    own observation: however long the answer took, late actions are left out and none is guessed. Where a chunk has
+    ended and no other came, the status is `SPENT`, and what the robot does then is its own safety's decision. One
+    question is on its way at a time; of observations that come meanwhile the newest is asked next. A broken connection
+    is made anew for as long as the queue lives.
 
     Args:
         policy: the connection; the queue asks alone from then on. It is not closed with the queue.
@@ -75,7 +75,8 @@ class ChunkQueue:
         horizon: actions of a chunk that may be played; None takes all of it.
 
     Raises:
-        ConfigError: the bundle has a residual, which belongs into the robot's own loop, or `horizon` is no part of a chunk.
+        ConfigError: the bundle has a residual, which belongs into the robot's own loop, or `horizon` is no part of a
+            chunk.
     """
 
     def __init__(self, policy: RemotePolicy, *, rate_hz: float | None = None, horizon: int | None = None) -> None:

@@ -143,10 +143,12 @@ class RemotePolicy:
             SpecError: the observation was refused.
             BundleError: the policy gave a value that is not finite.
             ServerAwayError: no answer came in time.
-            ServerError: the server refuses this client now, or serves another policy since the connection was made anew.
+            ServerError: the server refuses this client now, or serves another policy since the connection was made
+                anew.
         """
         others = {NOISE: noise, GUIDANCE: guidance, PREFIX: prefix, DELAY: delay}
-        return self._ask(observation, {name: value for name, value in others.items() if value is not None})
+        given = {name: value for name, value in others.items() if value is not None}
+        return self._ask(observation, given, self.manifest.event)
 
     def correct(self, observation: Mapping[str, np.ndarray], base_action: np.ndarray, phase: np.ndarray) -> np.ndarray:
         """As `Controller.correct`, on the server; over a network only a simulator should wait for it.
@@ -154,7 +156,9 @@ class RemotePolicy:
         Raises:
             as `act`.
         """
-        return self._ask(observation, {STAGE: RESIDUAL, BASE_ACTION: base_action, PHASE: phase})
+        return self._ask(
+            observation, {STAGE: RESIDUAL, BASE_ACTION: base_action, PHASE: phase}, self.manifest.event[1:]
+        )
 
     def close(self) -> None:
         """End the connection."""
@@ -169,15 +173,23 @@ class RemotePolicy:
     ) -> None:
         self.close()
 
-    def _ask(self, observation: Mapping[str, np.ndarray], others: Mapping[str, Any]) -> np.ndarray:
+    def _ask(
+        self, observation: Mapping[str, np.ndarray], others: Mapping[str, Any], event: tuple[int, ...]
+    ) -> np.ndarray:
         with self._turn:
             self._number += 1
             named = {OBSERVATION_PREFIX + key: value for key, value in observation.items()}
             message = {name: _sendable(name, value) for name, value in {**named, **others}.items()}
             answer = self._exchange(pack({**message, REQUEST: self._number}))
+        actions: np.ndarray = answer[ACTIONS]
+        if actions.shape[1:] != event or not np.isfinite(actions).all():
+            raise BundleError(
+                f"the policy server {self.url} returned actions of shape {list(actions.shape)} that are not all finite "
+                f"numbers of shape [rows, {', '.join(map(str, event))}]"
+            )
         self.timing = dict(answer[TIMING])
         self.inference_s = float(self.timing["infer_ms"]) / 1e3
-        return answer[ACTIONS]
+        return actions
 
     def _exchange(self, question: bytes) -> dict[str, Any]:
         """Ask, and after a broken connection ask again until an answer comes or the time is over."""
@@ -224,8 +236,6 @@ class RemotePolicy:
         actions, timing = answer.get(ACTIONS), answer.get(TIMING)
         if not isinstance(actions, np.ndarray) or not isinstance(timing, dict) or "infer_ms" not in timing:
             raise ServerError(f"the answer of the policy server {self.url} holds no actions with their timing")
-        if not np.isfinite(actions).all():
-            raise BundleError(f"the policy server {self.url} returned an action that is not finite")
         return answer
 
     def _connected(self, timeout_s: float) -> ClientConnection:
@@ -339,7 +349,9 @@ def _manifest(url: str, description: bytes) -> Manifest:
         try:
             return read_manifest(folder)
         except BundleError as error:
-            raise ServerError(f"the policy server {url} describes a bundle that cannot be read here: {error}") from error
+            raise ServerError(
+                f"the policy server {url} describes a bundle that cannot be read here: {error}"
+            ) from error
 
 
 def _read(url: str, data: bytes) -> dict[str, Any]:
@@ -371,11 +383,13 @@ def _unreachable(url: str, error: Exception, timeout_s: float) -> ServerError | 
         return _refused(url, error.response.status_code)
     if isinstance(error, ssl.SSLCertVerificationError):
         return ServerError(
-            f"the certificate of the policy server {url} is not trusted ({error.verify_message}): name it, or who signed "
-            "it, with --certificate FILE, and use the host's name that it was made for"
+            f"the certificate of the policy server {url} is not trusted ({error.verify_message}): name it, or who "
+            "signed it, with --certificate FILE, and use the host's name that it was made for"
         )
     if isinstance(error, ssl.SSLError):
-        return ServerError(f"{url} speaks no TLS that fits ({_cause(error)}): use ws:// if the server has no certificate")
+        return ServerError(
+            f"{url} speaks no TLS that fits ({_cause(error)}): use ws:// if the server has no certificate"
+        )
     if isinstance(error, TimeoutError):
         return ServerAwayError(f"{url} did not answer within {timeout_s:g} s: look at the address and the network")
     if isinstance(error, socket.gaierror):

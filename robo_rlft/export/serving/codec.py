@@ -1,8 +1,8 @@
 """Messages of the policy server: msgpack, with numpy arrays as openpi's clients write them.
 
 An array is the map `{b"__ndarray__": True, b"data": bytes, b"dtype": "<f4", b"shape": [2, 3]}`, a numpy scalar
-`{b"__npgeneric__": True, b"data": 1.5, b"dtype": "<f4"}`. Arrays of the package msgpack-numpy (`b"nd"`, `b"type"`, `b"kind"`,
-`b"shape"`, `b"data"`) are read too. Only numbers and booleans travel, nothing is pickled, and every array must have
+`{b"__npgeneric__": True, b"data": 1.5, b"dtype": "<f4"}`. Arrays of the package msgpack-numpy (`b"nd"`, `b"type"`,
+`b"kind"`, `b"shape"`, `b"data"`) are read too. Only numbers and booleans travel, nothing is pickled, and every array must have
 exactly the bytes its shape asks for, so that a message can neither run code nor claim memory that it did not bring.
 """
 
@@ -90,7 +90,7 @@ def _unpacked(pairs: Iterable[tuple[Any, Any]]) -> Any:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise CodecError("a message names one key twice")
-    marks = {_text(key): value for key, value in pairs}
+    marks = {str(_text(key)): value for key, value in pairs}
     if _ARRAY in marks:
         return _array(marks, "dtype")
     if marks.get(_FOREIGN) is True:
@@ -106,7 +106,9 @@ def _array(fields: Mapping[str, Any], type_key: str) -> np.ndarray:
         raise CodecError(f"an array's shape must be at most {MAX_AXES} counts, got {_short(shape)}")
     if not isinstance(data, bytes) or len(data) != math.prod(shape) * dtype.itemsize:
         size = len(data) if isinstance(data, bytes) else 0
-        raise CodecError(f"an array of {dtype} {shape} must bring {math.prod(shape) * dtype.itemsize} bytes, got {size}")
+        raise CodecError(
+            f"an array of {dtype} {shape} must bring {math.prod(shape) * dtype.itemsize} bytes, got {size}"
+        )
     return np.frombuffer(data, dtype).reshape(shape)
 
 

@@ -24,7 +24,9 @@ def open_policy(path: Path, flags: Mapping[str, str]) -> Backend:
     threads, device = _threads(flags.get("--threads", "1")), flags.get("--device", "cpu")
     if (path / MANIFEST_FILE).is_file() or not path.exists():
         if device != "cpu":
-            raise ConfigError(f"--device {device} is for a run, {path} is a bundle, which ONNX Runtime computes on the CPU")
+            raise ConfigError(
+                f"--device {device} is for a run, {path} is a bundle, which ONNX Runtime computes on the CPU"
+            )
         return BundleBackend(path, threads)
     from robo_rlft.export.serving.torch_backend import TorchBackend, exported
 

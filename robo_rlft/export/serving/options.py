@@ -30,8 +30,8 @@ class ServeOptions:
         max_message: longest message in bytes.
         max_rows: most rows of one inference.
         max_wait_s: longest wait of a request for others to be computed with, in seconds.
-        ping_s: after so long a silence a client is asked whether it is there, and dropped when it does not answer for as
-            long again.
+        ping_s: after so long a silence a client is asked whether it is there, and dropped when it does not answer for
+            as long again.
         grace_s: longest time that the end waits for current requests, in seconds.
     """
 
@@ -142,7 +142,9 @@ def server_tls(certificate: Path | str, key: Path | str) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"{certificate} and {key} are no certificate with its key in PEM ({_cause(error)})") from error
+        raise ConfigError(
+            f"{certificate} and {key} are no certificate with its key in PEM ({_cause(error)})"
+        ) from error
     return context
 
 
@@ -156,7 +158,9 @@ def parse_map(text: str) -> dict[str, str]:
     for part in filter(None, text.split(",")):
         key, equals, name = part.partition("=")
         if not (key and equals and name) or key in found:
-            raise ConfigError(f"--map {text}: expected CLIENT_KEY=POLICY_KEY,... with every client key once, got '{part}'")
+            raise ConfigError(
+                f"--map {text}: expected CLIENT_KEY=POLICY_KEY,... with every client key once, got '{part}'"
+            )
         found[key] = name
     return found
 

@@ -77,8 +77,8 @@ class TorchBackend:
         error = golden_error(action, controller.golden["action"], controller.manifest, controller.manifest.stage.units)
         if not error <= controller.manifest.tolerance:
             raise BundleError(
-                f"run and bundle {bundle} give other golden actions on {self.device}: the error is {error:.2g}, allowed "
-                f"is {controller.manifest.tolerance:g}; export the run again, or serve the bundle itself"
+                f"run and bundle {bundle} give other golden actions on {self.device}: the error is {error:.2g}, "
+                f"allowed is {controller.manifest.tolerance:g}; export the run again, or serve the bundle itself"
             )
         return error
 

@@ -23,7 +23,9 @@ def manifest(exported: Path) -> Manifest:
 @pytest.fixture(scope="module")
 def seeing(manifest: Manifest) -> Manifest:
     """A policy of one time step with a camera."""
-    robot = replace(manifest.robot, observation={"policy": ArraySpec((3,)), "image/hand": ArraySpec((4, 5, 3), "uint8")})
+    robot = replace(
+        manifest.robot, observation={"policy": ArraySpec((3,)), "image/hand": ArraySpec((4, 5, 3), "uint8")}
+    )
     return replace(
         manifest, robot=robot, stage=replace(manifest.stage, observation=("policy", "image/hand"), obs_horizon=1)
     )
@@ -52,7 +54,7 @@ def test_a_policy_of_one_time_step_takes_observations_without_that_axis(seeing: 
         assert request.single
         assert request.arrays["observation/image/hand"].dtype == np.uint8
         np.testing.assert_array_equal(request.arrays["observation/image/hand"], image[None, None])
-    with pytest.raises(SpecError, match="of one time step|must have shape"):
+    with pytest.raises(SpecError, match="must have shape"):
         Contract(seeing).read({"policy": STATE[0], "image/hand": image.transpose(2, 0, 1)})
 
 
@@ -68,7 +70,9 @@ def test_a_clients_own_keys_are_mapped_and_ignored(seeing: Manifest) -> None:
 
 
 def test_a_mapping_to_nothing_is_refused_at_the_start(manifest: Manifest) -> None:
-    with pytest.raises(ConfigError, match=r"--map state=polcy: unknown input of the policy 'polcy': did you mean policy"):
+    with pytest.raises(
+        ConfigError, match=r"--map state=polcy: unknown input of the policy 'polcy': did you mean policy"
+    ):
         Contract(manifest, {"state": "polcy"})
 
 

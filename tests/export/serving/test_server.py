@@ -164,7 +164,8 @@ def test_a_client_that_numbers_its_requests_goes_on_after_a_refusal(served: Poli
 
 
 @pytest.mark.parametrize(
-    "data", ["text", b"", b"\xc1", b"\x93\x01\x02\x03", b"\x81\xa6policy", pack({"policy": np.zeros(3)}), b"\x00" * 1000]
+    "data",
+    ["text", b"", b"\xc1", b"\x93\x01\x02\x03", b"\x81\xa6policy", pack({"policy": np.zeros(3)}), b"\x00" * 1000],
 )
 def test_malformed_messages_get_one_sentence_and_a_close(served: PolicyServer, data: str | bytes) -> None:
     with minimal(served) as client:
@@ -179,16 +180,28 @@ def test_malformed_messages_get_one_sentence_and_a_close(served: PolicyServer, d
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.binary(max_size=120) | st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["policy", "observation", "noise", "request", "stage", "stamp_ns", "__ndarray__", "shape"]),
-        inner,
-        max_size=4,
-    ),
-    max_leaves=12,
-).map(msgpack.packb))
+@given(
+    data=st.binary(max_size=120)
+    | st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**63 - 1)
+        | st.floats()
+        | st.text(max_size=5)
+        | st.binary(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["policy", "observation", "noise", "request", "stage", "stamp_ns", "__ndarray__", "shape"]
+                ),
+                inner,
+                max_size=4,
+            )
+        ),
+        max_leaves=12,
+    ).map(msgpack.packb)
+)
 def test_nothing_that_is_sent_harms_the_server(served: PolicyServer, data: bytes) -> None:
     with minimal(served) as client:
         client.socket.send(data)
@@ -202,10 +215,8 @@ def test_other_protocols_on_the_port_harm_nothing(served: PolicyServer, hello: b
     with socket.create_connection(served.address, 5) as raw:
         raw.sendall(hello)
         raw.settimeout(0.2)
-        try:
+        with contextlib.suppress(TimeoutError, ConnectionError):
             raw.recv(1000)
-        except (TimeoutError, ConnectionError):
-            pass
     _alive(served)
 
 
@@ -221,7 +232,9 @@ def test_a_message_that_is_too_long_is_refused_with_its_code(exported: Path) -> 
         assert server.statistics.closed["oversize"] == 1
 
 
-@pytest.mark.parametrize("header", ["", "Api-Key other", "Bearer secret2", "Basic secret", "secret", "Api-Key", "Api-Key é"])
+@pytest.mark.parametrize(
+    "header", ["", "Api-Key other", "Bearer secret2", "Basic secret", "secret", "Api-Key", "Api-Key é"]
+)
 def test_a_wrong_token_stays_outside(exported: Path, header: str) -> None:
     with serving(BundleBackend(exported), token="secret") as server:
         with pytest.raises((InvalidStatus, UnicodeEncodeError)) as refused:
@@ -372,18 +385,17 @@ def test_pings_are_answered_while_the_policy_computes(exported: Path) -> None:
 
 def test_a_client_that_vanished_leaves_nothing(exported: Path) -> None:
     backend = MarkedBackend(exported, seconds=0.2)
-    with serving(backend, max_wait_s=0.0) as server:
-        with minimal(server) as stays:
-            gone = Minimal(url_of(server))
-            stays.send(marked(1.0))
-            time.sleep(0.05)
-            gone.send(marked(2.0))
-            time.sleep(0.05)
-            _cut(gone.socket)
-            assert stays.receive()["actions"][0, 0] == 1.0
-            assert stays.infer(marked(3.0))["actions"][0, 0] == 3.0
-            assert backend.batches == [[1.0], [3.0]], "what the vanished client asked is not computed"
-            assert server.statistics.clients == 1
+    with serving(backend, max_wait_s=0.0) as server, minimal(server) as stays:
+        gone = Minimal(url_of(server))
+        stays.send(marked(1.0))
+        time.sleep(0.05)
+        gone.send(marked(2.0))
+        time.sleep(0.05)
+        _cut(gone.socket)
+        assert stays.receive()["actions"][0, 0] == 1.0
+        assert stays.infer(marked(3.0))["actions"][0, 0] == 3.0
+        assert backend.batches == [[1.0], [3.0]], "what the vanished client asked is not computed"
+        assert server.statistics.clients == 1
     assert server.statistics.requests["lost"] == 1
 
 
