@@ -189,7 +189,7 @@ class RemotePolicy:
             )
         self.timing = dict(answer[TIMING])
         self.inference_s = float(self.timing["infer_ms"]) / 1e3
-        return actions
+        return actions.copy()  # What arrived is a view of the message, which nobody may change.
 
     def _exchange(self, question: bytes) -> dict[str, Any]:
         """Ask, and after a broken connection ask again until an answer comes or the time is over."""

@@ -2,8 +2,9 @@
 
 An array is the map `{b"__ndarray__": True, b"data": bytes, b"dtype": "<f4", b"shape": [2, 3]}`, a numpy scalar
 `{b"__npgeneric__": True, b"data": 1.5, b"dtype": "<f4"}`. Arrays of the package msgpack-numpy (`b"nd"`, `b"type"`,
-`b"kind"`, `b"shape"`, `b"data"`) are read too. Only numbers and booleans travel, nothing is pickled, and every array must have
-exactly the bytes its shape asks for, so that a message can neither run code nor claim memory that it did not bring.
+`b"kind"`, `b"shape"`, `b"data"`) are read too. Only numbers and booleans travel, nothing is pickled, and every array
+must have exactly the bytes its shape asks for, so that a message can neither run code nor claim memory that it did not
+bring.
 """
 
 from __future__ import annotations

@@ -30,8 +30,6 @@ def serve(backend: Backend, options: ServeOptions, name: str) -> None:
         ConfigError: the address cannot be listened on, or a key mapping leads nowhere.
     """
     server = PolicyServer(backend, options)
-    for warning in options.warnings():
-        print(f"warning: {warning}", file=sys.stderr)
     finished = asyncio.run(_until_signal(server, name))
     print(f"served {name}:\n{server.statistics.table()}", flush=True)
     if not finished:
@@ -60,6 +58,8 @@ def _announce(server: PolicyServer, name: str) -> None:
     print(f"serving {name} ({manifest.robot.env_id}) at {server.options.url_scheme}://{shown}:{port}")
     print(f"  golden check passed, error {server.backend.golden_error:.1e}")
     print(f"  clients send {', '.join(_described(server))}", flush=True)
+    for warning in server.options.warnings():
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def _described(server: PolicyServer) -> list[str]:

@@ -67,7 +67,7 @@ class TorchBackend:
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise SpecError("a value of the observation is not finite; the controller acts on finite numbers only")
         with torch.no_grad():
-            action = model(*(torch.from_numpy(arrays[name]).to(self.device) for name in model.examples))
+            action = model(*(torch.tensor(arrays[name], device=self.device) for name in model.examples))
         if not bool(torch.isfinite(action).all()):
             raise BundleError("the policy returned an action that is not finite")
         return action.cpu().numpy()

@@ -13,11 +13,10 @@ def start_server(bundle: Path, *flags: str, port: int = 0) -> tuple[subprocess.P
     command = [sys.executable, "-m", "robo_rlft.cli", "serve", str(bundle), "--port", str(port), *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    line = process.stdout.readline()
-    if " at ws" not in line:
-        process.kill()
-        raise AssertionError(line + process.communicate()[1])
-    return process, line.rsplit(" at ", 1)[1].strip().replace("127.0.0.1", "localhost")
+    for line in process.stdout:
+        if " at ws" in line:
+            return process, line.rsplit(" at ", 1)[1].strip().replace("127.0.0.1", "localhost")
+    raise AssertionError(process.communicate()[1])
 
 
 def free_port() -> int:
