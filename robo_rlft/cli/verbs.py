@@ -158,7 +158,7 @@ def _view(arguments: Arguments) -> None:
     view(Path(arguments.positionals["RUN"]))
 
 
-CASES = ("envs", "pool", "render", "data", "update", "iteration", "mjx")
+CASES = ("envs", "pool", "render", "data", "update", "iteration", "mjx", "serve")
 
 
 def _bench(arguments: Arguments) -> None:
@@ -187,6 +187,10 @@ def _bench(arguments: Arguments) -> None:
         from robo_rlft.training.bench import data
 
         data.run(path)
+    elif case == "serve":
+        from robo_rlft.export.serving import bench
+
+        bench.run(path)
     elif case == "iteration":
         from robo_rlft.training.bench import iteration
 
@@ -408,19 +412,20 @@ _TABLE = (
         "envs: steps per second beside the C limit and other vector environments. render: images per second beside "
         "OpenGL alone. data: windows per second beside memory maps and RAM. update: one fine-tuning update beside the "
         "plain loop over denoising steps. iteration: rollout and update of every method and network beside their "
-        "matrix products. mjx: the MuJoCo tasks on JAX beside the CPU engine.",
+        "matrix products. mjx: the MuJoCo tasks on JAX beside the CPU engine. serve: round trips of the policy server.",
         (
             ("robo-rlft bench envs", "the locomotion environments at every batch size"),
             ("robo-rlft bench envs env.id=ArmPegInsert env.num_envs=256", "one environment at one size"),
             ("robo-rlft bench pool env.id=gymnasium:Hopper-v5", "simulators that step one environment at a time"),
             ("robo-rlft bench render env.id=ArmPickPlace", "image observations by size and number of environments"),
             ("robo-rlft bench mjx device=cuda", "the MuJoCo tasks on a GPU beside the CPU engine"),
+            ("robo-rlft bench serve", "the policy server beside the inference alone and openpi's server"),
             ("robo-rlft bench data --json data.json", "one row per case, for plots"),
             ("robo-rlft bench update recipe=reinflow/hopper", "at a recipe's shapes"),
             ("robo-rlft bench iteration recipe=dppo/hopper run.checkpoint=none", "one method, from random weights"),
         ),
         _bench,
-        positionals=(Positional("CASE", "envs, pool, render, data, update, iteration or mjx", choices=CASES),),
+        positionals=(Positional("CASE", "envs, pool, render, data, update, iteration, mjx or serve", choices=CASES),),
         flags=(JSON,),
     ),
     Verb(

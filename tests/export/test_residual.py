@@ -18,7 +18,8 @@ from robo_rlft.export.manifest import BASE_ACTION, PHASE, read_manifest, to_yaml
 from robo_rlft.export.run import for_bundle, run
 from robo_rlft.export.runtime import Controller
 from robo_rlft.policies import Policy
-from robo_rlft.policies.residual import ResidualPolicy
+from robo_rlft.policies.residual import ResidualPolicy, residual_robot
+from robo_rlft.training.config import ResidualConfig
 from robo_rlft.training.evaluate import evaluate_policy
 from tests.export.conftest import ROBOT, make_residual, reseal
 from tests.training.loops import settings

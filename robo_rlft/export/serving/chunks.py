@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -15,6 +16,10 @@ import numpy as np
 
 from robo_rlft.errors import ConfigError, ServerAwayError, ServerError, UserError
 from robo_rlft.export.serving.client import FIRST_PAUSE_S, LONGEST_PAUSE_S, RemotePolicy
+from robo_rlft.export.serving.contract import DELAY, PREFIX
+
+WAITS = 8
+"""Last waits of which the longest tells how many actions pass before the next chunk."""
 
 
 class Status(Enum):
@@ -35,12 +40,22 @@ class Chunk:
     Attributes:
         stamp_ns: time of the observation that it was made of.
         actions: float32 [H, A]; the one of index i is for stamp_ns + i / rate.
-        round_trip_s: from the request to the chunk, in seconds.
+        wait_s: from `request` to the chunk, in seconds.
     """
 
     stamp_ns: int
     actions: np.ndarray
-    round_trip_s: float
+    wait_s: float
+
+
+@dataclass(frozen=True)
+class _Question:
+    """An observation that waits to be sent, and when it was given."""
+
+    stamp_ns: int
+    observation: Mapping[str, np.ndarray]
+    given: float
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,10 @@ class ChunkQueue:
     question is on its way at a time; of observations that come meanwhile the newest is asked next. A broken connection
     is made anew for as long as the queue lives.
 
+    A bundle with real-time chunking is also told the actions of the present chunk from the observation's time on, and
+    how many of them will be executed meanwhile: as many as fit into the longest of the last waits. That figure only
+    makes the new chunk go on smoothly; which action is played is never taken from it.
+
     Args:
         policy: the connection; the queue asks alone from then on. It is not closed with the queue.
         rate_hz: actions per second; None takes the robot's.
@@ -88,7 +107,9 @@ class ChunkQueue:
             raise ConfigError(f"horizon must be 1 .. {stage.chunk}, the actions of a chunk, got {horizon}")
         self.policy, self.rate_hz = policy, rate_hz or policy.manifest.robot.rate_hz
         self._wake, self._ending = threading.Condition(), False
-        self._next: tuple[int, Mapping[str, np.ndarray]] | None = None
+        self._next: _Question | None = None
+        self._waits: deque[float] = deque(maxlen=WAITS)
+        self._prefix = policy.manifest.input_shapes().get(PREFIX, (0,))[0]
         self._chunk: Chunk | None = None
         self._error: UserError | None = None
         self._epoch = 0
@@ -121,7 +142,7 @@ class ChunkQueue:
                 raise ServerError("the queue was closed: make another ChunkQueue")
             if isinstance(self._error, ServerError) and not isinstance(self._error, ServerAwayError):
                 raise self._error
-            self._next = (stamp_ns, copied)
+            self._next = _Question(stamp_ns, copied, time.monotonic(), self._epoch)
             self._wake.notify()
 
     def at(self, now_ns: int) -> Moment:
@@ -133,7 +154,7 @@ class ChunkQueue:
         chunk = self._chunk
         if chunk is None or now_ns < chunk.stamp_ns:
             return Moment(Status.WAITING)
-        index = math.floor((now_ns - chunk.stamp_ns) * self.rate_hz / 1e9)
+        index = self._index(chunk, now_ns)
         if index >= self.horizon:
             return Moment(Status.SPENT, None, index, chunk.stamp_ns)
         return Moment(Status.PLAYING, chunk.actions[index], index, chunk.stamp_ns)
@@ -160,12 +181,14 @@ class ChunkQueue:
     ) -> None:
         self.close()
 
+    def _index(self, chunk: Chunk, now_ns: int) -> int:
+        return math.floor((now_ns - chunk.stamp_ns) * self.rate_hz / 1e9)
+
     def _work(self) -> None:
         pause = FIRST_PAUSE_S
         while (asked := self._taken()) is not None:
-            stamp_ns, observation, epoch = asked
             try:
-                self._keep(stamp_ns, observation, epoch)
+                self._answer(asked)
                 pause = FIRST_PAUSE_S
             except UserError as error:
                 self._error = error
@@ -173,21 +196,36 @@ class ChunkQueue:
                     self._rest(pause)
                     pause = min(2 * pause, LONGEST_PAUSE_S)
 
-    def _taken(self) -> tuple[int, Mapping[str, np.ndarray], int] | None:
+    def _taken(self) -> _Question | None:
         """The newest observation; None at the end."""
         with self._wake:
             self._wake.wait_for(lambda: self._ending or self._next is not None)
             asked, self._next = self._next, None
-            return None if self._ending or asked is None else (*asked, self._epoch)
+            return None if self._ending else asked
 
-    def _keep(self, stamp_ns: int, observation: Mapping[str, np.ndarray], epoch: int) -> None:
-        start = time.monotonic()
-        actions = self.policy.act(observation)[0]
-        chunk = Chunk(stamp_ns, actions, time.monotonic() - start)
+    def _answer(self, asked: _Question) -> None:
+        actions = self.policy.act(asked.observation, **self._continued(asked.stamp_ns))[0]
+        chunk = Chunk(asked.stamp_ns, actions, time.monotonic() - asked.given)
         with self._wake:
-            newer = self._chunk is None or stamp_ns >= self._chunk.stamp_ns
-            if epoch == self._epoch and newer:
+            self._waits.append(chunk.wait_s)
+            newer = self._chunk is None or chunk.stamp_ns >= self._chunk.stamp_ns
+            if asked.epoch == self._epoch and newer:
                 self._chunk, self._error = chunk, None
+
+    def _continued(self, stamp_ns: int) -> dict[str, np.ndarray]:
+        """What a bundle with real-time chunking is told of the present chunk; nothing where there is none."""
+        chunk = self._chunk
+        if not self._prefix or chunk is None:
+            return {}
+        first = self._index(chunk, stamp_ns)
+        left = chunk.actions[first:] if first >= 0 else chunk.actions[:0]
+        if not len(left):
+            return {}
+        # Behind the chunk's end stands its last action: the model takes P of them, however many are left.
+        prefix = left[np.minimum(np.arange(self._prefix), len(left) - 1)]
+        steps = math.ceil(max(self._waits) * self.rate_hz)
+        delay = min(steps, len(left), self._prefix)
+        return {PREFIX: prefix[None], DELAY: np.full((1, 1), delay, np.float32)}
 
     def _rest(self, seconds: float) -> None:
         with self._wake:

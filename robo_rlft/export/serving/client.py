@@ -133,8 +133,9 @@ class RemotePolicy:
             observation: per key [N, obs_horizon, ...], the present one last.
             noise: [N, H, A]; None lets the server draw it.
             guidance: w of RLG, for bundles that have it.
-            prefix: [N, P, A], actions that are already on their way, for bundles that have this input.
-            delay: [N, 1], how many of them.
+            prefix: [N, P, A], actions of the previous chunk from the time of the observation on, for bundles that have
+                this input.
+            delay: [N, 1], how many of them will be executed before the new chunk is there; -1 for none.
 
         Returns:
             float32 [N, H, A].

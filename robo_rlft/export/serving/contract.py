@@ -14,6 +14,8 @@ from robo_rlft.export.manifest import GUIDANCE, OBSERVATION_PREFIX, RESIDUAL, Ma
 POLICY = "policy"
 """The stage that gives chunks; the other one is `residual`."""
 NOISE, PREFIX, DELAY = "noise", "prefix", "delay"
+NO_PREFIX = -1.0
+"""Delay that says that there is no previous chunk."""
 REQUEST, STAMP, STAGE = "request", "stamp_ns", "stage"
 """Keys beside the inputs: a client's number of a request, the observation's time, and which stage it asks."""
 ACTIONS, TIMING, SUPERSEDED, ERROR, KIND = "actions", "server_timing", "superseded", "error", "kind"
@@ -109,7 +111,7 @@ class Contract:
     def _defaults(self, stage: str, rows: int) -> dict[str, np.ndarray]:
         """Inputs a client may leave out: the bundle's own guidance, and no prefix."""
         shapes, own = self.shapes[stage], self.manifest.stage.guidance
-        values = {GUIDANCE: own, PREFIX: 0.0, DELAY: 0.0}
+        values = {GUIDANCE: own, PREFIX: 0.0, DELAY: NO_PREFIX}
         return {
             name: np.full((rows, *shapes[name]), value, np.float32)
             for name, value in values.items()

@@ -11,10 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robo_rlft.export.manifest import MANIFEST_FILE, read_manifest
+from robo_rlft.export.manifest import MANIFEST_FILE, Manifest, read_manifest
 from robo_rlft.export.serving.backend import Backend, BundleBackend
 from robo_rlft.export.serving.options import ServeOptions
 from robo_rlft.export.serving.server import PolicyServer
+
+
+class ContinuedManifest(Manifest):
+    """A manifest whose model takes three actions that are on their way, as its list of inputs says."""
+
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {**super().input_shapes(), "prefix": (3, 2), "delay": (1,)}
 
 
 class MarkedBackend:

@@ -19,7 +19,7 @@ from robo_rlft.export.serving.backend import BundleBackend
 from robo_rlft.export.serving.chunks import Chunk, ChunkQueue, Moment, Status
 from robo_rlft.export.serving.client import RemotePolicy
 
-from .conftest import MarkedBackend, marked, serving, url_of
+from .conftest import ContinuedManifest, MarkedBackend, marked, serving, url_of
 from .processes import free_port, start_server
 
 MS = 1_000_000
@@ -29,11 +29,12 @@ class Slow:
     """Stands for a connection: each answer is allowed to come by `go`, and marks what was asked."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self.manifest, self.asked = manifest, list[float]()
+        self.manifest, self.asked, self.told = manifest, list[float](), list[dict[str, np.ndarray]]()
         self.go, self.error = threading.Semaphore(0), None
 
-    def act(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
+    def act(self, observation: Mapping[str, np.ndarray], **told: np.ndarray) -> np.ndarray:
         mark = float(observation["policy"][0, -1, 0])
+        self.told.append(told)
         self.asked.append(mark)
         self.go.acquire()
         if self.error is not None:
@@ -203,6 +204,34 @@ def test_a_part_of_the_chunk_may_be_all_that_is_played(slow: Slow) -> None:
     for horizon in (0, 5):
         with pytest.raises(ConfigError, match=r"horizon must be 1 \.\. 4"):
             ChunkQueue(slow, horizon=horizon)  # pyright: ignore[reportArgumentType]
+
+
+def test_real_time_chunking_is_told_what_is_on_its_way(slow: Slow) -> None:
+    """Actions 10 .. 13 since 0 ms at 50 Hz, then an observation at 45 ms: actions 12 and 13 are left of the chunk."""
+    slow.manifest = ContinuedManifest(**vars(slow.manifest))
+    with ChunkQueue(slow) as queue:  # pyright: ignore[reportArgumentType]
+        queue.request(0, marked(10.0))
+        time.sleep(0.025)
+        slow.go.release()
+        until(lambda: queue.chunk is not None)
+        assert slow.told == [{}], "no chunk before the first"
+        assert queue.chunk is not None
+        steps = math.ceil(queue.chunk.wait_s * 50)
+        assert steps >= 2
+        for asked, stamp, left in ((2, 5, [10.0, 11.0, 12.0]), (3, 45, [12.0, 13.0, 13.0])):
+            queue.reset()
+            queue._chunk = Chunk(0, np.float32([[10], [11], [12], [13]]) * np.ones(2, np.float32), 0.0)
+            queue.request(stamp * MS, marked(0.0))
+            until(lambda n=asked: len(slow.told) == n)
+            told = slow.told[-1]
+            assert told["prefix"][0, :, 0].tolist() == left
+            assert told["delay"].tolist() == [[min(steps, 3 if stamp == 5 else 2)]]
+            slow.go.release()
+            until(lambda s=stamp: queue.chunk is not None and queue.chunk.stamp_ns == s * MS)
+        queue.request(10_000 * MS, marked(0.0))
+        until(lambda: len(slow.told) == 4)
+        assert slow.told[-1] == {}, "a spent chunk is none"
+        slow.go.release(5)
 
 
 def test_a_residual_stays_on_the_robot(slow: Slow) -> None:

@@ -12,6 +12,8 @@ from robo_rlft.export.manifest import Manifest, read_manifest
 from robo_rlft.export.serving.contract import Contract
 from robo_rlft.spec import ArraySpec
 
+from .conftest import ContinuedManifest
+
 STATE = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
@@ -118,18 +120,11 @@ def test_guidance_is_the_bundles_own_unless_the_client_sets_it(manifest: Manifes
     assert contract.read({"policy": many, "guidance": each}).arrays["guidance"].tolist() == each.tolist()
 
 
-class ChunkedManifest(Manifest):
-    """A manifest whose model takes the actions that are on their way, as its list of inputs says."""
-
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {**super().input_shapes(), "prefix": (3, 2), "delay": (1,)}
-
-
 def test_prefix_and_delay_are_read_where_the_model_has_them(manifest: Manifest) -> None:
-    contract = Contract(ChunkedManifest(**vars(manifest)))
+    contract = Contract(ContinuedManifest(**vars(manifest)))
     alone = contract.read({"policy": STATE}).arrays
     assert not alone["prefix"].any()
-    assert alone["delay"].tolist() == [[0.0]]
+    assert alone["delay"].tolist() == [[-1.0]]
     prefix = np.arange(6.0).reshape(3, 2)
     given = contract.read({"policy": STATE, "prefix": prefix, "delay": 2}).arrays
     np.testing.assert_array_equal(given["prefix"], prefix[None])
