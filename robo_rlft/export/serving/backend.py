@@ -11,7 +11,7 @@ import numpy as np
 from robo_rlft.errors import UserError
 from robo_rlft.export.manifest import BASE_ACTION, MANIFEST_FILE, OBSERVATION_PREFIX, PHASE, Manifest
 from robo_rlft.export.runtime import Controller
-from robo_rlft.export.serving.contract import NOISE, POLICY, Request
+from robo_rlft.export.serving.contract import DELAY, NOISE, POLICY, Request
 
 
 class Backend(Protocol):
@@ -64,6 +64,8 @@ class BundleBackend:
         if stage != POLICY:
             return self.controller.correct(observation, arrays[BASE_ACTION], arrays[PHASE])
         others: dict[str, Any] = {k: v for k, v in arrays.items() if k not in prefixed and k != NOISE}
+        if DELAY in others:  # one for all rows: requests with another delay are another kind
+            others[DELAY] = int(others[DELAY][0, 0])
         return self.controller.act(observation, arrays[NOISE], **others)
 
 

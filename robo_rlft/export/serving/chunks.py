@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -212,7 +212,7 @@ class ChunkQueue:
             if asked.epoch == self._epoch and newer:
                 self._chunk, self._error = chunk, None
 
-    def _continued(self, stamp_ns: int) -> dict[str, np.ndarray]:
+    def _continued(self, stamp_ns: int) -> dict[str, Any]:
         """What a bundle with real-time chunking is told of the present chunk; nothing where there is none."""
         chunk = self._chunk
         if not self._prefix or chunk is None:
@@ -221,11 +221,12 @@ class ChunkQueue:
         left = chunk.actions[first:] if first >= 0 else chunk.actions[:0]
         if not len(left):
             return {}
-        # Behind the chunk's end stands its last action: the model takes P of them, however many are left.
-        prefix = left[np.minimum(np.arange(self._prefix), len(left) - 1)]
+        # The model takes P of them, however many are left: zeros stand for the others.
+        prefix = np.zeros((1, self._prefix, left.shape[1]), np.float32)
+        count = min(len(left), self._prefix)
+        prefix[0, :count] = left[:count]
         steps = math.ceil(max(self._waits) * self.rate_hz)
-        delay = min(steps, len(left), self._prefix)
-        return {PREFIX: prefix[None], DELAY: np.full((1, 1), delay, np.float32)}
+        return {PREFIX: prefix, DELAY: min(steps, count)}
 
     def _rest(self, seconds: float) -> None:
         with self._wake:

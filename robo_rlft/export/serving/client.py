@@ -41,6 +41,7 @@ from robo_rlft.export.serving.contract import (
     DELAY,
     ERROR,
     KIND,
+    NO_PREFIX,
     NOISE,
     PREFIX,
     REQUEST,
@@ -125,7 +126,7 @@ class RemotePolicy:
         guidance: float | None = None,
         *,
         prefix: np.ndarray | None = None,
-        delay: np.ndarray | None = None,
+        delay: int = NO_PREFIX,
     ) -> np.ndarray:
         """As `Controller.act`, on the server.
 
@@ -135,7 +136,7 @@ class RemotePolicy:
             guidance: w of RLG, for bundles that have it.
             prefix: [N, P, A], actions of the previous chunk from the time of the observation on, for bundles that have
                 this input.
-            delay: [N, 1], how many of them will be executed before the new chunk is there; -1 for none.
+            delay: how many of them will be executed before the new chunk is there; -1: there is no previous chunk.
 
         Returns:
             float32 [N, H, A].
@@ -147,7 +148,7 @@ class RemotePolicy:
             ServerError: the server refuses this client now, or serves another policy since the connection was made
                 anew.
         """
-        others = {NOISE: noise, GUIDANCE: guidance, PREFIX: prefix, DELAY: delay}
+        others = {NOISE: noise, GUIDANCE: guidance, PREFIX: prefix, DELAY: None if delay == NO_PREFIX else delay}
         given = {name: value for name, value in others.items() if value is not None}
         return self._ask(observation, given, self.manifest.event)
 

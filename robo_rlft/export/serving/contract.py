@@ -14,7 +14,7 @@ from robo_rlft.export.manifest import GUIDANCE, OBSERVATION_PREFIX, RESIDUAL, Ma
 POLICY = "policy"
 """The stage that gives chunks; the other one is `residual`."""
 NOISE, PREFIX, DELAY = "noise", "prefix", "delay"
-NO_PREFIX = -1.0
+NO_PREFIX = -1
 """Delay that says that there is no previous chunk."""
 REQUEST, STAMP, STAGE = "request", "stamp_ns", "stage"
 """Keys beside the inputs: a client's number of a request, the observation's time, and which stage it asks."""
@@ -49,7 +49,12 @@ class Request:
     @property
     def kind(self) -> tuple[object, ...]:
         """Requests of one kind may be computed together."""
-        return self.stage, tuple(sorted(self.arrays)), tuple(sorted(self.text.items()))
+        return self.stage, self.delay, tuple(sorted(self.arrays)), tuple(sorted(self.text.items()))
+
+    @property
+    def delay(self) -> int:
+        """Actions of the previous chunk that will be executed meanwhile; `NO_PREFIX` without one."""
+        return int(self.arrays[DELAY][0, 0]) if DELAY in self.arrays else NO_PREFIX
 
     def with_noise(self, noise: np.ndarray) -> Request:
         """The same with this noise."""
@@ -96,6 +101,8 @@ class Contract:
         if missing := [name for name in self.text if name not in text]:
             raise SpecError(f"the policy reads the text '{missing[0]}', which the message lacks")
         rows, single, arrays = self._rows(given, self.shapes[stage])
+        if DELAY in arrays and not _one_count(arrays[DELAY]):
+            raise SpecError("'delay' must be one whole number, the same for every row of a message")
         return Request(stage, rows, single, {**self._defaults(stage, rows), **arrays}, text, echo)
 
     def describe(self) -> dict[str, Any]:
@@ -224,3 +231,8 @@ def _line(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise SpecError(f"'{name}' must be text, got {type(value).__name__}")
     return value
+
+
+def _one_count(values: np.ndarray) -> bool:
+    first = values.flat[0]
+    return bool(np.isfinite(first) and first == np.rint(first) and (values == first).all())

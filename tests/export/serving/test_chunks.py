@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,10 +30,10 @@ class Slow:
     """Stands for a connection: each answer is allowed to come by `go`, and marks what was asked."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self.manifest, self.asked, self.told = manifest, list[float](), list[dict[str, np.ndarray]]()
+        self.manifest, self.asked, self.told = manifest, list[float](), list[dict[str, Any]]()
         self.go, self.error = threading.Semaphore(0), None
 
-    def act(self, observation: Mapping[str, np.ndarray], **told: np.ndarray) -> np.ndarray:
+    def act(self, observation: Mapping[str, np.ndarray], **told: Any) -> np.ndarray:
         mark = float(observation["policy"][0, -1, 0])
         self.told.append(told)
         self.asked.append(mark)
@@ -218,14 +219,14 @@ def test_real_time_chunking_is_told_what_is_on_its_way(slow: Slow) -> None:
         assert queue.chunk is not None
         steps = math.ceil(queue.chunk.wait_s * 50)
         assert steps >= 2
-        for asked, stamp, left in ((2, 5, [10.0, 11.0, 12.0]), (3, 45, [12.0, 13.0, 13.0])):
+        for asked, stamp, left in ((2, 5, [10.0, 11.0, 12.0]), (3, 45, [12.0, 13.0, 0.0])):
             queue.reset()
             queue._chunk = Chunk(0, np.float32([[10], [11], [12], [13]]) * np.ones(2, np.float32), 0.0)
             queue.request(stamp * MS, marked(0.0))
             until(lambda n=asked: len(slow.told) == n)
             told = slow.told[-1]
             assert told["prefix"][0, :, 0].tolist() == left
-            assert told["delay"].tolist() == [[min(steps, 3 if stamp == 5 else 2)]]
+            assert told["delay"] == min(steps, 3 if stamp == 5 else 2)
             slow.go.release()
             until(lambda s=stamp: queue.chunk is not None and queue.chunk.stamp_ns == s * MS)
         queue.request(10_000 * MS, marked(0.0))
@@ -241,20 +242,19 @@ def test_a_residual_stays_on_the_robot(slow: Slow) -> None:
 
 
 def test_a_robot_goes_on_while_the_policy_thinks(exported: Path) -> None:
-    """50 Hz against inferences of 30 ms: once there is a chunk, there always is one, and no call waits for it."""
-    with serving(MarkedBackend(exported, seconds=0.03)) as server, RemotePolicy(url_of(server)) as policy:
-        statuses, longest = [], 0.0
-        with ChunkQueue(policy) as queue:
+    """Inferences of 50 ms: once there is a chunk, here of a second, there always is one, and no call waits for it."""
+    with serving(MarkedBackend(exported, seconds=0.05)) as server, RemotePolicy(url_of(server)) as policy:
+        statuses, spent = [], []
+        with ChunkQueue(policy, rate_hz=4.0) as queue:
             for step in range(40):
                 now = time.monotonic_ns()
                 queue.request(now, marked(step))
                 statuses.append(queue.at(now).status)
-                longest = max(longest, (time.monotonic_ns() - now) / 1e9)
-                time.sleep(0.02)
+                spent.append(time.monotonic_ns() - now)
+                time.sleep(0.01)
     first = statuses.index(Status.PLAYING)
-    assert first <= 5
-    assert statuses[first:].count(Status.PLAYING) >= len(statuses[first:]) - 1
-    assert longest < 0.02
+    assert set(statuses[first:]) == {Status.PLAYING}
+    assert np.median(spent) < 5 * MS
 
 
 def test_a_queue_outlives_its_server(exported: Path) -> None:

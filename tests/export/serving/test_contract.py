@@ -129,6 +129,12 @@ def test_prefix_and_delay_are_read_where_the_model_has_them(manifest: Manifest) 
     given = contract.read({"policy": STATE, "prefix": prefix, "delay": 2}).arrays
     np.testing.assert_array_equal(given["prefix"], prefix[None])
     assert given["delay"].tolist() == [[2.0]]
+    kinds = {contract.read({"policy": STATE, "prefix": prefix, "delay": d}).kind for d in (1, 1, 2)}
+    assert len(kinds) == 2, "those with one delay are computed together"
+    many = {"policy": np.stack([STATE, STATE])}
+    for delay in (0.5, float("nan"), np.array([[0.0], [1.0]])):
+        with pytest.raises(SpecError, match="'delay' must be one whole number"):
+            contract.read({**many, "delay": delay})
     assert contract.describe()["prefix"] == {"dtype": "float32", "shape": [3, 2], "optional": True}
 
 
