@@ -185,7 +185,7 @@ def _host_peer(told: Connection, case: str, bundle: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as chosen:
         port = chosen.getsockname()[1]
     told.send(port)
-    WebsocketPolicyServer(Policy(), "127.0.0.1", port).serve_forever()
+    WebsocketPolicyServer(Policy(), "127.0.0.1", port).serve_forever()  # pyright: ignore[reportArgumentType]
 
 
 @dataclass
