@@ -13,7 +13,7 @@ def start_server(bundle: Path, *flags: str, port: int = 0) -> tuple[subprocess.P
     command = [sys.executable, "-m", "robo_rlft.cli", "serve", str(bundle), "--port", str(port), *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    for line in process.stdout:
+    for line in iter(process.stdout.readline, ""):
         if " at ws" in line:
             return process, line.rsplit(" at ", 1)[1].strip().replace("127.0.0.1", "localhost")
     raise AssertionError(process.communicate()[1])
