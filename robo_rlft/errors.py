@@ -38,6 +38,14 @@ class RunError(UserError):
     """A run folder that is in use, belongs to another configuration, or cannot be written."""
 
 
+class ServerError(UserError):
+    """A policy server that refuses a client, or is something else than the client expects."""
+
+
+class ServerAwayError(ServerError):
+    """A policy server that cannot be reached or does not answer at present; a later try may succeed."""
+
+
 class MissingExtraError(UserError):
     """An optional dependency is not installed."""
 

@@ -23,6 +23,7 @@ VERBS = (
     "evaluate",
     "export",
     "run",
+    "serve",
     "view",
     "bench",
     "doctor",

@@ -10,11 +10,34 @@ from robo_rlft.cli.verb import Arguments, Flag, Positional, Verb
 from robo_rlft.errors import ConfigError
 
 if TYPE_CHECKING:
+    from robo_rlft.export.serving.client import RemotePolicy
     from robo_rlft.training.config import Config
 
 RUN = "runs/reinflow/arm_peg_insert/finetune-seed0"
 RECIPE = "recipe=reinflow/arm_peg_insert"
 JSON = Flag("--json", "also write what was measured, as JSON", "PATH")
+SERVE_FLAGS = (
+    Flag("--host", "address to listen on (127.0.0.1: this machine only)", "HOST"),
+    Flag("--port", "TCP port (8000); 0 lets the system choose", "PORT"),
+    Flag("--token-file", "file with the token that clients must show", "FILE"),
+    Flag("--certificate", "certificate for TLS, with its chain, PEM", "FILE"),
+    Flag("--key", "the certificate's key, PEM", "FILE"),
+    Flag("--map", "a client's keys by the policy's: observation/state=policy,...", "MAP"),
+    Flag("--ignore", "keys of a client that mean nothing here: prompt,...", "KEYS"),
+    Flag("--seed", "of the noise where clients send none; each connection then draws the same", "SEED"),
+    Flag("--threads", "threads of one inference (1)", "COUNT"),
+    Flag("--device", "where a RUN is computed: cpu through ONNX Runtime, or cuda through torch", "DEVICE"),
+    Flag("--max-clients", "most connections at once (64)", "COUNT"),
+    Flag("--max-message-mb", "longest message (32)", "MB"),
+    Flag("--max-batch", "most rows of one inference (64)", "ROWS"),
+    Flag("--max-wait-ms", "longest wait of a request for others to be computed with (2)", "MS"),
+    Flag("--grace-s", "longest time the end waits for current requests (10)", "SECONDS"),
+)
+SERVER_FLAGS = (
+    Flag("--server", "ask this policy server (ws://HOST:PORT or wss://) instead of a process of its own", "URL"),
+    Flag("--token-file", "file with the server's token", "FILE"),
+    Flag("--certificate", "certificate of the server or of who signed it, PEM; else the system's", "FILE"),
+)
 
 
 def _config(arguments: Arguments, base: Path | None = None) -> Config | None:
@@ -102,7 +125,31 @@ def _run(arguments: Arguments) -> None:
 
         bundle = Path(arguments.positionals["BUNDLE"])
         chosen = any(word.startswith(("env.id=", "recipe=")) for word in arguments.overrides)
-        run(bundle, for_bundle(config, bundle, chosen=chosen), json_path=_json_path(arguments))
+        policy = _served(arguments, bundle)
+        run(bundle, for_bundle(config, bundle, chosen=chosen), json_path=_json_path(arguments), policy=policy)
+
+
+def _served(arguments: Arguments, bundle: Path) -> RemotePolicy | None:
+    """The policy server that `--server` names, if it serves this bundle."""
+    if "--server" not in arguments.flags:
+        return None
+    from robo_rlft.export.serving.client import connect_to
+
+    given = arguments.flags
+    return connect_to(bundle, given["--server"], given.get("--token-file", ""), given.get("--certificate", ""))
+
+
+def _serve(arguments: Arguments) -> None:
+    """A bundle is served without torch; a run is exported first."""
+    if arguments.overrides:
+        raise ConfigError(f"robo-rlft serve takes flags, no settings, got '{arguments.overrides[0]}'")
+    from robo_rlft.export.serving.launch import serve
+    from robo_rlft.export.serving.open import open_policy
+    from robo_rlft.export.serving.options import from_flags
+
+    options = from_flags(arguments.flags)
+    path = Path(arguments.positionals["BUNDLE|RUN"])
+    serve(open_policy(path, arguments.flags), options, str(path))
 
 
 def _view(arguments: Arguments) -> None:
@@ -111,7 +158,7 @@ def _view(arguments: Arguments) -> None:
     view(Path(arguments.positionals["RUN"]))
 
 
-CASES = ("envs", "pool", "render", "data", "update", "iteration", "mjx")
+CASES = ("envs", "pool", "render", "data", "update", "iteration", "mjx", "serve")
 
 
 def _bench(arguments: Arguments) -> None:
@@ -140,6 +187,10 @@ def _bench(arguments: Arguments) -> None:
         from robo_rlft.training.bench import data
 
         data.run(path)
+    elif case == "serve":
+        from robo_rlft.export.serving import bench
+
+        bench.run(path)
     elif case == "iteration":
         from robo_rlft.training.bench import iteration
 
@@ -315,11 +366,36 @@ _TABLE = (
         "run a controller bundle in closed loop with the simulator",
         "Checks the bundle's hashes and golden pairs, then drives the simulated robot with it through ONNX Runtime "
         "and prints latency and success.",
-        ((f"robo-rlft run {RUN}/bundle", "200 episodes on the evaluation's seeds"),),
+        (
+            (f"robo-rlft run {RUN}/bundle", "200 episodes on the evaluation's seeds"),
+            (f"robo-rlft run {RUN}/bundle --server ws://localhost:8000", "the same, computed by robo-rlft serve"),
+        ),
         _run,
         positionals=(Positional("BUNDLE", "folder written by robo-rlft export"),),
-        flags=(JSON,),
+        flags=(JSON, *SERVER_FLAGS),
         settings=("evaluate",),
+    ),
+    Verb(
+        "serve",
+        "serve a policy to robots and programs on other machines (websocket, openpi's protocol)",
+        "Answers observations with chunks of actions, several clients in one inference, over websocket and msgpack; "
+        "clients of openpi work unchanged. Needs robo-rlft[serve], and no torch for a bundle. SIGTERM or Ctrl-C "
+        "finishes current requests, then prints what was counted.",
+        (
+            (f"robo-rlft serve {RUN}/bundle", "for programs on this machine, port 8000"),
+            (
+                f"robo-rlft serve {RUN}/bundle --host 0.0.0.0 --token-file token --certificate cert.pem --key key.pem",
+                "for other machines, with a token and TLS",
+            ),
+            (
+                f"robo-rlft serve {RUN}/bundle --map observation/state=policy --ignore prompt",
+                "for a client with names of its own",
+            ),
+            (f"robo-rlft run {RUN}/bundle --server ws://localhost:8000", "the served policy in the simulator"),
+        ),
+        _serve,
+        positionals=(Positional("BUNDLE|RUN", "folder written by robo-rlft export; a run is exported first"),),
+        flags=SERVE_FLAGS,
     ),
     Verb(
         "view",
@@ -336,19 +412,20 @@ _TABLE = (
         "envs: steps per second beside the C limit and other vector environments. render: images per second beside "
         "OpenGL alone. data: windows per second beside memory maps and RAM. update: one fine-tuning update beside the "
         "plain loop over denoising steps. iteration: rollout and update of every method and network beside their "
-        "matrix products. mjx: the MuJoCo tasks on JAX beside the CPU engine.",
+        "matrix products. mjx: the MuJoCo tasks on JAX beside the CPU engine. serve: round trips of the policy server.",
         (
             ("robo-rlft bench envs", "the locomotion environments at every batch size"),
             ("robo-rlft bench envs env.id=ArmPegInsert env.num_envs=256", "one environment at one size"),
             ("robo-rlft bench pool env.id=gymnasium:Hopper-v5", "simulators that step one environment at a time"),
             ("robo-rlft bench render env.id=ArmPickPlace", "image observations by size and number of environments"),
             ("robo-rlft bench mjx device=cuda", "the MuJoCo tasks on a GPU beside the CPU engine"),
+            ("robo-rlft bench serve", "the policy server beside the inference alone and openpi's server"),
             ("robo-rlft bench data --json data.json", "one row per case, for plots"),
             ("robo-rlft bench update recipe=reinflow/hopper", "at a recipe's shapes"),
             ("robo-rlft bench iteration recipe=dppo/hopper run.checkpoint=none", "one method, from random weights"),
         ),
         _bench,
-        positionals=(Positional("CASE", "envs, pool, render, data, update, iteration or mjx", choices=CASES),),
+        positionals=(Positional("CASE", "envs, pool, render, data, update, iteration, mjx or serve", choices=CASES),),
         flags=(JSON,),
     ),
     Verb(

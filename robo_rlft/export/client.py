@@ -37,10 +37,13 @@ class PolicyProcess:
         golden_error: what the process found when it compared its golden actions.
         modules: packages of the training stack that are loaded in the process; normally none.
         inference_s: seconds the last answer took inside the process.
+        reached: how it is asked.
 
     Raises:
         BundleError: the bundle was refused, or the process could not start.
     """
+
+    reached = "between processes"
 
     def __init__(self, bundle: Path | str, threads: int = 1, timeout_s: float = 30.0) -> None:
         self.manifest = read_manifest(bundle)

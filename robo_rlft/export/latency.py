@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from robo_rlft.export.client import PolicyProcess
+from robo_rlft.export.acting import ActingPolicy
 
 WARM_UP = 50
 """Calls before the measurement: the first ones allocate memory and fill caches."""
@@ -54,17 +54,17 @@ class Latency:
 
 @dataclass(frozen=True)
 class Timings:
-    """The two times of a call: the model alone, and question to answer between two processes."""
+    """The two times of a call: the model alone, and question to answer between two processes or machines."""
 
     inference: Latency
     round_trip: Latency
 
 
-def measure(policy: PolicyProcess, ask: Callable[[], object], calls: int) -> Timings:
+def measure(policy: ActingPolicy, ask: Callable[[], object], calls: int) -> Timings:
     """Time `calls` calls of one input, after a warm-up.
 
     Args:
-        policy: the process that is asked.
+        policy: what is asked.
         ask: one call.
         calls: how many.
     """

@@ -17,6 +17,7 @@ from torch import Tensor
 from robo_rlft.envs.base import BatchEnv, Obs
 from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.errors import BundleError
+from robo_rlft.export.acting import ActingPolicy
 from robo_rlft.export.client import PolicyProcess
 from robo_rlft.export.latency import Latency, Timings, measure
 from robo_rlft.export.manifest import BASE_ACTION, PHASE, Manifest, read_manifest
@@ -36,7 +37,12 @@ CALLS = 2000
 
 
 def run(
-    bundle: Path | str, config: Config, *, json_path: Path | str | None = None, calls: int = CALLS
+    bundle: Path | str,
+    config: Config,
+    *,
+    json_path: Path | str | None = None,
+    calls: int = CALLS,
+    policy: ActingPolicy | None = None,
 ) -> dict[str, Any]:
     """Run a bundle in closed loop on the evaluation's episodes and noise, and measure its latency.
 
@@ -45,6 +51,7 @@ def run(
         config: `env` says where (`for_bundle` takes it from the bundle), `evaluate` which episodes.
         json_path: also write the record there.
         calls: single-row calls to time.
+        policy: what computes the bundle, and is closed at the end; None starts a process of its own.
 
     Returns:
         The evaluation's record (`success`, `return`, `per_seed` ...) with `bundle`, `golden_error` and `latency`.
@@ -53,7 +60,7 @@ def run(
         BundleError: the bundle is incomplete, altered or of another format, or its process ended.
         SpecError: the environment is not the robot the bundle was made for.
     """
-    with PolicyProcess(bundle) as policy, _simulator(policy.manifest.robot, bundle, config) as env:
+    with policy or PolicyProcess(bundle) as policy, _simulator(policy.manifest.robot, bundle, config) as env:
         _check_light(policy)
         timings = _single_row(env, policy, config.evaluate.seed, calls)
         start, batch = time.perf_counter(), []
@@ -61,7 +68,7 @@ def run(
         episodes = _play(env, policy, seeds, batch, config.evaluate.guidance)
         record = make_record("controller", env, episodes, time.perf_counter() - start)
     record |= {"bundle": str(bundle), "golden_error": policy.golden_error}
-    record["latency"] = _latency_rows(timings, env.num_envs, batch)
+    record["latency"] = _latency_rows(timings, policy.reached, env.num_envs, batch)
     _show(record, policy.manifest)
     if json_path:
         _write_json(Path(json_path), record)
@@ -69,7 +76,7 @@ def run(
 
 
 def _play(
-    env: BatchEnv, policy: PolicyProcess, seeds: Sequence[int], seconds: list[float], guidance: float | None
+    env: BatchEnv, policy: ActingPolicy, seeds: Sequence[int], seconds: list[float], guidance: float | None
 ) -> list[EpisodeResult]:
     """The evaluation's episodes; `seconds` notes how long each batch's call took inside the process."""
     stage, event = policy.manifest.stage, policy.manifest.event
@@ -140,7 +147,7 @@ def _simulator(robot: RobotSpec, bundle: Path | str, config: Config) -> Iterator
         env.close()
 
 
-def _check_light(policy: PolicyProcess) -> None:
+def _check_light(policy: ActingPolicy) -> None:
     if policy.modules:
         raise BundleError(
             f"the policy process has loaded {', '.join(policy.modules)}, which a robot does not have: a start-up file "
@@ -148,7 +155,7 @@ def _check_light(policy: PolicyProcess) -> None:
         )
 
 
-def _actor(policy: PolicyProcess, seconds: list[float], guidance: float | None) -> Actor:
+def _actor(policy: ActingPolicy, seconds: list[float], guidance: float | None) -> Actor:
     """The bundle as the evaluation's actor; notes how long each batch took inside the process."""
     execute = policy.manifest.stage.execute
 
@@ -161,12 +168,12 @@ def _actor(policy: PolicyProcess, seconds: list[float], guidance: float | None) 
     return act
 
 
-def _planner(policy: PolicyProcess) -> Plan:
+def _planner(policy: ActingPolicy) -> Plan:
     """The bundle's chunks, as a player asks for them."""
     return lambda obs, noise: torch.from_numpy(policy.act(_arrays(obs), noise.numpy()))
 
 
-def _corrector(policy: PolicyProcess, seconds: list[float]) -> Actor:
+def _corrector(policy: ActingPolicy, seconds: list[float]) -> Actor:
     """The bundle's residual as the evaluation's actor in a `BundleEnv`."""
 
     def act(obs: Obs, noise: Tensor) -> Tensor:
@@ -183,7 +190,7 @@ def _arrays(obs: Obs) -> dict[str, np.ndarray]:
     return {key: value.cpu().numpy() for key, value in obs.items()}
 
 
-def _single_row(env: BatchEnv, policy: PolicyProcess, seed: int, calls: int) -> dict[str, Timings]:
+def _single_row(env: BatchEnv, policy: ActingPolicy, seed: int, calls: int) -> dict[str, Timings]:
     """One row at a time, as on a robot, from the first observation of the first episode: by stage."""
     stage = policy.manifest.stage
     obs, _ = env.reset(seed=seed)
@@ -198,10 +205,10 @@ def _single_row(env: BatchEnv, policy: PolicyProcess, seed: int, calls: int) -> 
     return timings
 
 
-def _latency_rows(timings: dict[str, Timings], num_envs: int, batch: list[float]) -> list[dict[str, Any]]:
+def _latency_rows(timings: dict[str, Timings], reached: str, num_envs: int, batch: list[float]) -> list[dict[str, Any]]:
     """Of every stage alone, and of what the simulation asked for all environments: the last stage."""
     kinds = {(f"{stage}inference", 1): found.inference for stage, found in timings.items()}
-    kinds |= {(f"{stage}round trip between processes", 1): found.round_trip for stage, found in timings.items()}
+    kinds |= {(f"{stage}round trip {reached}", 1): found.round_trip for stage, found in timings.items()}
     kinds[f"{list(timings)[-1]}inference", num_envs] = Latency.of(batch)
     return [{"call": name, "rows": rows, **latency.to_dict()} for (name, rows), latency in kinds.items()]
 

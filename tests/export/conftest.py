@@ -12,7 +12,9 @@ import torch
 from robo_rlft.export.bundle import write_bundle
 from robo_rlft.export.manifest import read_manifest, sha256, to_yaml
 from robo_rlft.policies import ChainConfig, NetworkConfig, Policy, PolicyConfig
+from robo_rlft.policies.residual import ResidualPolicy, residual_robot
 from robo_rlft.spec import ArraySpec, RobotSpec
+from robo_rlft.training.config import ResidualConfig
 
 ROBOT = RobotSpec(
     env_id="Toy",
@@ -48,6 +50,17 @@ def make_policy(network: str = "mlp", chain: str = "reinflow", steps: int = 2, o
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
+    return policy.eval()
+
+
+def make_residual() -> ResidualPolicy:
+    """A residual of which every weight matters, on a base with two observations of history."""
+    base = make_policy()
+    config = ResidualConfig(network=NetworkConfig(hidden=[16])).policy
+    policy = ResidualPolicy(config, base, residual_robot(ROBOT, base), 0.3)
+    with torch.no_grad():
+        for parameter in policy.network.parameters():
+            parameter.copy_(0.5 * torch.randn_like(parameter))
     return policy.eval()
 
 

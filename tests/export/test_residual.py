@@ -17,24 +17,17 @@ from robo_rlft.export.client import PolicyProcess
 from robo_rlft.export.manifest import BASE_ACTION, PHASE, read_manifest, to_yaml
 from robo_rlft.export.run import for_bundle, run
 from robo_rlft.export.runtime import Controller
-from robo_rlft.policies import NetworkConfig, Policy
+from robo_rlft.policies import Policy
 from robo_rlft.policies.residual import ResidualPolicy, residual_robot
 from robo_rlft.training.config import ResidualConfig
 from robo_rlft.training.evaluate import evaluate_policy
-from tests.export.conftest import ROBOT, make_policy, reseal
+from tests.export.conftest import ROBOT, make_residual, reseal
 from tests.training.loops import settings
 
 
 @pytest.fixture(scope="module")
 def residual() -> ResidualPolicy:
-    """A residual of which every weight matters, on a base with two observations of history."""
-    base = make_policy()
-    config = ResidualConfig(network=NetworkConfig(hidden=[16])).policy
-    policy = ResidualPolicy(config, base, residual_robot(ROBOT, base), 0.3)
-    with torch.no_grad():
-        for parameter in policy.network.parameters():
-            parameter.copy_(0.5 * torch.randn_like(parameter))
-    return policy.eval()
+    return make_residual()
 
 
 @pytest.fixture(scope="module")
