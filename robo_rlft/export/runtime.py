@@ -56,6 +56,8 @@ class Controller:
         path = Path(bundle)
         self.manifest = read_manifest(path)
         manifest, golden_data = self.manifest, _verified(path, GOLDEN_FILE, self.manifest)
+        for name in manifest.files:
+            _verified(path, name, manifest)
         self._shapes, event = manifest.input_shapes(), manifest.event
         self._session = _loaded(path, MODEL_FILE, manifest, self._shapes, threads)
         self.golden = load_golden(path / GOLDEN_FILE, golden_data, self._shapes, event)
