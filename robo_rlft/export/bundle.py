@@ -36,6 +36,7 @@ from robo_rlft.export.manifest import (
 )
 from robo_rlft.export.metadata import annotated, metadata
 from robo_rlft.export.publish import publish
+from robo_rlft.export.robot_file import described, read_robot_file, timing_of_file
 from robo_rlft.export.runtime import Controller
 from robo_rlft.export.timing import timing_of
 from robo_rlft.export.weights import native_network
@@ -80,7 +81,9 @@ def export(config: Config) -> Path:
     source = {"run": run_folder(run).name, "checkpoint": settings.checkpoint} | {
         k: meta[k] for k in _SOURCE if k in meta
     }
-    extras = Extras(records=evaluations(run_folder(run)))
+    file = read_robot_file(settings.robot_file) if settings.robot_file else {}
+    _describe(policy, file)
+    extras = Extras(timing_of_file(file), evaluations(run_folder(run)))
     bundle = write_bundle(policy, target, source=source, overwrite=settings.overwrite, extras=extras)
     summary_table(f"controller bundle {bundle}", [describe_bundle(bundle)])
     return bundle
@@ -97,6 +100,12 @@ def describe_bundle(bundle: Path) -> dict[str, object]:
         "model": f"{sum(p.stat().st_size for p in bundle.glob('*.onnx')) / 1e6:.2f} MB",
         "largest error": f"{controller.golden_error:.1e}",
     }
+
+
+def _describe(policy: Policy, file: Mapping[str, Any]) -> None:
+    """Put the facts of a robot file in place of those the policy was trained with; of a residual, in its base's."""
+    acting = policy.base if isinstance(policy, ResidualPolicy) else policy
+    acting.robot = described(acting.robot, file)
 
 
 _SOURCE = ("algorithm", "ema", "counters", "versions", "seed", "git")

@@ -8,16 +8,15 @@ their embeddings are a table of K rows and no runtime computes a sine.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save
 from torch import Tensor, nn
 
 from robo_rlft.export.graph import full_precision
 from robo_rlft.export.manifest import TOLERANCE, WEIGHTS_FILE
+from robo_rlft.export.native_format import FLOW_MLP, MLP, NativeNetwork
 from robo_rlft.policies import Policy
 from robo_rlft.policies.chains.step_sized import StepSized
 from robo_rlft.policies.condition import Cond
@@ -25,24 +24,6 @@ from robo_rlft.policies.networks.mlp import MLPVelocity
 
 FLOWS = ("euler", "reinflow", "flow_sde", "flow_noise", "fpo", "shortcut", "mean_flow")
 """Chains whose deterministic path is Euler's from the given noise."""
-FLOW_MLP, MLP = "flow_mlp", "mlp"
-
-
-@dataclass(frozen=True)
-class NativeNetwork:
-    """A policy without its graph.
-
-    Attributes:
-        section: `native` of the manifest and of `runtime.json`.
-        tensors: float32, by name.
-    """
-
-    section: Mapping[str, Any]
-    tensors: Mapping[str, np.ndarray]
-
-    def to_bytes(self) -> bytes:
-        """The content of `weights.safetensors`."""
-        return save(dict(self.tensors))
 
 
 def native_network(policy: Policy, prefix: int = 0) -> NativeNetwork | None:
