@@ -267,4 +267,5 @@ def _said(fact: JointSpec | ActionMeaning | TermSpec) -> dict[str, Any]:
 
 def _read(kind: type[_Fact], data: Mapping[str, Any]) -> _Fact:
     """Inverse of `_said`."""
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return kind(**given)

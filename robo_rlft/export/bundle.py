@@ -78,6 +78,7 @@ def export(config: Config) -> Path:
 
     Raises:
         CheckpointError: the run has no readable checkpoint.
+        ConfigError: the robot file or a setting does not fit the policy.
         BundleError, RunError: see `write_bundle`.
     """
     settings = config.export
@@ -90,6 +91,7 @@ def export(config: Config) -> Path:
     }
     file = read_robot_file(settings.robot_file) if settings.robot_file else {}
     _describe(policy, file)
+    _execute(policy, settings.execute)
     extras = Extras(timing_of_file(file), evaluations(run_folder(run)), settings.rtc, settings.prefix)
     bundle = write_bundle(policy, target, source=source, overwrite=settings.overwrite, extras=extras)
     summary_table(f"controller bundle {bundle}", [describe_bundle(bundle)])
@@ -113,6 +115,20 @@ def _describe(policy: Policy, file: Mapping[str, Any]) -> None:
     """Put the facts of a robot file in place of those the policy was trained with; of a residual, in its base's."""
     acting = policy.base if isinstance(policy, ResidualPolicy) else policy
     acting.robot = described(acting.robot, file)
+
+
+def _execute(policy: Policy, actions: int) -> None:
+    """Let fewer or more actions of a chunk be executed than in training; 0 leaves it.
+
+    Raises:
+        ConfigError: the chunk has not so many, or a residual was trained with its own number.
+    """
+    if actions and (isinstance(policy, ResidualPolicy) or not 1 <= actions <= policy.config.chunk):
+        raise ConfigError(
+            f"export.execute={actions} must be between 1 and policy.chunk {policy.config.chunk}, and a residual keeps "
+            "the number it was trained with: leave it out"
+        )
+    policy.config = replace(policy.config, execute=actions or policy.config.execute)
 
 
 _SOURCE = ("algorithm", "ema", "counters", "versions", "seed", "git")

@@ -96,7 +96,7 @@ class GuidedContinuation(ContinuedPolicy):
 
     def step(self, cond: Cond, x: Chunk, t: float, noise: Chunk, known: Chunk, delay: Delay) -> Chunk:
         """See the module's equations."""
-        velocity, pull = vjp(self.velocity(cond, t), x)
+        velocity, pull, *_ = vjp(self.velocity(cond, t), x)
         error = overlap_weights(delay, self.prefix, x) * (known - (x + (1 - t) * velocity))
         gradient = error + (1 - t) * pull(error)[0]
         return self.bounded(x + (velocity + guidance_gain(t) * gradient) / self.policy.chain.steps)

@@ -10,6 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from typing import Any
 
 import numpy as np
 import onnx
@@ -143,7 +144,8 @@ def _traced(module: ExportedModel) -> bytes:
     examples = {name: rows[:1] for name, rows in module.examples.items()}
     # Fused attention has a backward operation of its own, which ONNX does not know.
     with _quiet(), full_precision(), sdpa_kernel(SDPBackend.MATH):
-        graph = make_fx(module, decomposition_table=core_aten_decompositions())(*examples.values())
+        table: Any = core_aten_decompositions()
+        graph = make_fx(module, decomposition_table=table)(*examples.values())
         program = torch.onnx.export(
             graph,
             tuple(examples.values()),

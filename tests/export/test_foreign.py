@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -298,3 +299,16 @@ def test_the_bundle_is_the_same_when_it_is_made_again(files: Files) -> None:
     buffer = io.BytesIO(before["golden.npz"])
     with np.load(buffer) as golden:
         assert len(golden["action"]) >= 8
+
+
+def test_the_example_of_the_page_is_imported(tmp_path: Path) -> None:
+    """The robot file as it stands there, with a model of its width."""
+    page = (Path(__file__).parents[2] / "docs" / "deploy" / "bundle.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "robot.yaml").write_text(example)
+    onnx.save(_graph({"obs": [1, 17]}, {"actions": ACT}), tmp_path / "policy.onnx")
+    robot = Controller(
+        import_policy(tmp_path / "policy.onnx", tmp_path / "robot.yaml", tmp_path / "out")
+    ).manifest.robot
+    assert [t.name for t in robot.observation["policy"].terms][3:] == ["joint_pos", "joint_vel", "actions"]
+    assert robot.joints[1].effort == 40.0
