@@ -60,6 +60,8 @@ class JointSpec:
     damping: float | None = None
 
     def __post_init__(self) -> None:
+        if self.unit not in ("rad", "m"):
+            raise SpecError(f"joint '{self.name}': unit '{self.unit}' must be rad, or m of a sliding joint")
         low, high = self.position_low, self.position_high
         if low is not None and high is not None and not low < high:
             raise SpecError(f"joint '{self.name}': position_low {low:g} must be below position_high {high:g}")

@@ -68,6 +68,7 @@ def test_terms_survive_json_and_fill_the_vector(sizes: list[tuple[int, int]]) ->
     ("make", "message"),
     [
         (lambda: JointSpec("a", position_low=1.0, position_high=1.0), "must be below"),
+        (lambda: JointSpec("a", "deg"), "must be rad"),
         (lambda: JointSpec("a", damping=-1.0), "damping -1 is negative"),
         (lambda: ActionMeaning("torque", (), ()), "choose one of"),
         (lambda: TermSpec("a", 2, scale=(1.0,)), "lists 1 scale, expected 2"),

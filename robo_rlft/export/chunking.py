@@ -154,8 +154,8 @@ def check_prefix(policy: Policy, prefix: int) -> None:
     chunk = policy.config.chunk
     if not 1 <= prefix < chunk:
         raise ConfigError(
-            f"export.prefix={prefix} must be between 1 and {chunk - 1}: real-time chunking needs actions of a chunk of "
-            f"{chunk} that are left after the policy.execute={policy.config.execute} that are executed"
+            f"the prefix of real-time chunking has {prefix} actions, expected 1 to {chunk - 1}: a chunk of {chunk}, of "
+            f"which {policy.config.execute} are executed, must leave some; set export.execute or export.prefix"
         )
 
 

@@ -55,7 +55,7 @@ def read_robot_file(path: Path | str) -> Section:
     _known(path, "key of timing", data.get("timing", {}), _TIMING)
     for key, group in _mapping(path, "observation", data.get("observation", {})).items():
         _known(path, f"key of observation.{key}", group, ("names", "units", "terms"))
-        for term in group.get("terms", ()):
+        for term in _list(path, f"observation.{key}.terms", group.get("terms", [])):
             _known(path, f"key of a term of observation.{key}", term, _TERM)
     return data
 
@@ -86,7 +86,7 @@ def described(robot: RobotSpec, data: Section) -> RobotSpec:
             action_meaning=meaning,
             observation=observation,
         )
-    except (SpecError, TypeError, ValueError, AttributeError) as error:
+    except (SpecError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ConfigError(f"the robot file does not fit {robot.env_id}: {error}") from error
 
 
@@ -109,6 +109,12 @@ def _mapping(path: Path | str, what: str, data: Any) -> Section:
     if not isinstance(data, Mapping):
         raise ConfigError(f"robot file {path}: {what} must be 'name: value' pairs, got {type(data).__name__}")
     return cast(Section, data)
+
+
+def _list(path: Path | str, what: str, data: Any) -> list[Any]:
+    if not isinstance(data, list):
+        raise ConfigError(f"robot file {path}: {what} must be a list, got {type(data).__name__}")
+    return data
 
 
 def _rate(robot: RobotSpec, data: Section) -> float:

@@ -160,8 +160,8 @@ def test_what_a_plain_bundle_has_not_is_refused(exported: Path) -> None:
         ("mlp", "gaussian", "prefix", 1, "needs a plain flow"),
         ("mlp", "ddim", "guided", 1, "needs a plain flow"),
         ("unet1d", "euler", "guided", 1, r"export\.rtc=prefix"),
-        ("mlp", "euler", "prefix", H, r"export\.prefix=4 must be between 1 and 3"),
-        ("mlp", "euler", "prefix", -1, "must be between 1 and 3"),
+        ("mlp", "euler", "prefix", H, r"has 4 actions, expected 1 to 3.*export\.execute"),
+        ("mlp", "euler", "prefix", -1, "has -1 actions, expected 1 to 3"),
     ],
 )
 def test_policies_that_cannot_continue_are_refused(
