@@ -170,7 +170,7 @@ PolicyInput Runtime::input(const float* observation) noexcept {
 void Runtime::warm_up(int calls) noexcept {
   for (int i = 0; i < calls; ++i) {
     const std::int64_t start = monotonic_ns();
-    policy_->infer(input(history_.data()), work_.actions.data());
+    policy_->infer(input(frames_.front().data.data()), work_.actions.data());
     durations_[static_cast<std::size_t>(i) % kKeptDurations] = monotonic_ns() - start;
   }
   // Leave out the cold one.

@@ -109,7 +109,7 @@ static void a_triple_buffer_gives_whole_values_in_order() {
 static void products_are_those_of_plain_loops() {
   std::mt19937 g(4);
   std::normal_distribution<float> normal;
-  for (const auto [rows, columns] : {std::pair{1, 1}, {3, 0}, {16, 5}, {17, 33}, {63, 64}, {64, 7}, {130, 100}, {512, 300}}) {
+  for (const auto& [rows, columns] : {std::pair{1, 1}, {3, 0}, {16, 5}, {17, 33}, {63, 64}, {64, 7}, {130, 100}, {512, 300}}) {
     std::vector<float> w(static_cast<std::size_t>(rows * (columns + 2))), x(static_cast<std::size_t>(columns) + 1);
     for (float& v : w) v = normal(g);
     for (float& v : x) v = normal(g);
