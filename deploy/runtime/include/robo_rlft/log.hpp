@@ -101,4 +101,22 @@ class LogWriter {
   std::thread thread_;
 };
 
+// A log in memory. A cut last record is dropped.
+struct Log {
+  struct Control {
+    ControlRecord record;
+    std::vector<double> target, action, effort, position, velocity;
+  };
+  struct Policy {
+    PolicyRecord record;
+    std::vector<float> observation, noise, prefix, actions;
+  };
+  LogHeader header{};
+  std::vector<Control> control;
+  std::vector<Policy> policy;
+};
+
+// Raises Error: no log, another version, or sizes that do not fit its own header.
+Log read_log(const std::string& path);
+
 }  // namespace robo_rlft
