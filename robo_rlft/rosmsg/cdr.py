@@ -34,6 +34,7 @@ _FORMATS = {
     "float64": "d",
 }
 _SIZES = {name: struct.calcsize(code) for name, code in _FORMATS.items()}
+_ZEROS = {"string": "", "bool": False, "float32": 0.0, "float64": 0.0}
 MAX_COUNT = 1 << 26
 """Longest sequence that is believed; longer ones are damage."""
 
@@ -76,10 +77,7 @@ def decode(name: str, data: bytes, known: Definitions) -> Message:
 
 
 def _blank_value(field: Field, known: Definitions) -> Any:
-    if field.type == "string":
-        single: Any = ""
-    else:
-        single = 0 if field.primitive else blank(field.type, known)
+    single = _ZEROS.get(field.type, 0) if field.primitive else blank(field.type, known)
     if field.size is None:
         return single
     count = max(field.size, 0)

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,18 +16,10 @@ from robo_rlft.export.robot.dds import COMMAND, Participant, Publisher, Quality
 from robo_rlft.export.robot.faults import Faults, Link
 from robo_rlft.export.robot.messages import imu, twist
 from robo_rlft.export.robot.simulated import SimulatedRobot
-from robo_rlft.export.robot.topics import (
-    Topics,
-    array_entries,
-    array_stamp,
-    joint_state,
-    labelled_array,
-    named,
-    ordered,
-    stamp_of,
-)
+from robo_rlft.export.robot.topics import Topics, joint_state
 from robo_rlft.rosmsg.cdr import Message, blank
-from robo_rlft.rosmsg.known import BOOL, FLOAT64_ARRAY, IMU, JOINT_STATE, KNOWN, TRAJECTORY, TWIST
+from robo_rlft.rosmsg.known import BOOL, DIAGNOSTICS, FLOAT64_ARRAY, IMU, JOINT_STATE, KNOWN, TRAJECTORY, TWIST
+from robo_rlft.rosmsg.labels import array_entries, array_stamp, labelled_array, named, ordered, stamp_of
 
 Record = Callable[[str, str, Any, int], None]
 """(topic, kind, message, time in ns) -> None"""
@@ -46,6 +39,7 @@ class Episode:
         ret: sum of rewards.
         success: the task's own.
         round_trip_s: from reading the sensors to the arrival of the command that answers them, of each answer.
+        last_ns: stamp of the last observation that was answered.
         late_steps: control steps without a new command.
         overruns: control steps that began more than half a period late, because this machine was busy.
         largest_move: of each command entry between two control steps.
@@ -57,6 +51,7 @@ class Episode:
     ret: float = 0.0
     success: bool = False
     round_trip_s: list[float] = field(default_factory=list)
+    last_ns: int = 0
     late_steps: int = 0
     overruns: int = 0
     largest_move: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -83,6 +78,10 @@ class RobotNode:
         record: gets every message that leaves or arrives.
         film_every: keep the state of every so manieth step; 0 keeps none.
         seed: of the faults.
+
+    Attributes:
+        refused: commands that were not taken, by reason.
+        told_by_policy: the newest values of the policy's diagnostics.
     """
 
     def __init__(
@@ -108,6 +107,10 @@ class RobotNode:
         self._reset = bus.publisher(self.topics.reset, BOOL, Quality())
         bus.subscribe(self.topics.commands, FLOAT64_ARRAY, self._on_array, COMMAND)
         bus.subscribe(self.topics.trajectory, TRAJECTORY, self._on_trajectory, COMMAND)
+        if record is not None:
+            self._overhear_all()
+        bus.subscribe(self.topics.diagnostics, DIAGNOSTICS, self._on_diagnostics, Quality())
+        self.told_by_policy: Mapping[str, str] = {}
         self._began_ns = 0
 
     def wait_for_controller(self, timeout_s: float) -> None:
@@ -131,6 +134,7 @@ class RobotNode:
             self._tell()
             due = self._wait(due, result)
             self._move(result)
+        result.last_ns = self._newest.stamp_ns if self._newest else 0
         result.steps, result.ret, result.success = self.robot.steps, self.robot.total, self.robot.success
         return result
 
@@ -232,6 +236,19 @@ class RobotNode:
             self.refused[str(error)] += 1
             return
         self.commands.send(_Answer(entries, stamp_ns), time.monotonic())
+
+    def _overhear_all(self) -> None:
+        """What the policy tells beside its commands belongs into a recording."""
+        names = self.topics
+        for topic, kind in {names.seen: FLOAT64_ARRAY, names.done: FLOAT64_ARRAY}.items():
+            self._bus.subscribe(topic, kind, partial(self._overhear, topic, kind), Quality())
+
+    def _overhear(self, topic: str, kind: str, message: Any, _: int) -> None:
+        self._note(topic, kind, message)
+
+    def _on_diagnostics(self, message: Any, _: int) -> None:
+        self._note(self.topics.diagnostics, DIAGNOSTICS, message)
+        self.told_by_policy = {pair.key: pair.value for status in message.status for pair in status.values}
 
     def _note(self, topic: str, kind: str, message: Any) -> None:
         if self._record is not None:

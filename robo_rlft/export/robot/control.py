@@ -45,7 +45,7 @@ class Command:
     """One command.
 
     Attributes:
-        target: one value per entry of the action, in the robot's units; meaningless in mode WAIT.
+        target: one value per entry of the action, in the robot's units; NaN where there is none that could be sent.
         mode: what it is.
         flags: names of what was limited or wrong in this tick.
     """
@@ -176,7 +176,8 @@ class PythonRuntime:
     def tick(self, now_ns: int) -> Command:
         """See `Runtime`."""
         if self._newest is None or (self._last is None and not self._place()):
-            return Command(np.zeros(len(self._action)), Mode.STOP if self._stopped else Mode.WAIT, self._why())
+            nothing = np.full(len(self._action), np.nan)
+            return Command(nothing, Mode.STOP if self._stopped else Mode.WAIT, self._why())
         if self._stopped:
             return self._hold(Mode.STOP, self._why())
         age = (now_ns - self._stamp) * 1e-9

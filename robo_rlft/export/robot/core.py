@@ -19,19 +19,10 @@ from robo_rlft.errors import SpecError
 from robo_rlft.export.robot.control import Command, Mode, Runtime
 from robo_rlft.export.robot.description import Description
 from robo_rlft.export.robot.observation import ObservationBuilder, Readings, Source, gravity_of
-from robo_rlft.export.robot.topics import (
-    NS,
-    array_entries,
-    array_stamp,
-    labelled_array,
-    named,
-    ordered,
-    set_time,
-    stamp_of,
-    trajectory,
-)
+from robo_rlft.export.robot.topics import trajectory
 from robo_rlft.rosmsg.cdr import Message, blank
 from robo_rlft.rosmsg.known import DIAGNOSTICS, KNOWN
+from robo_rlft.rosmsg.labels import NS, array_entries, array_stamp, labelled_array, named, ordered, set_time, stamp_of
 
 LATE = 1.5
 """Periods without a full set of news after which a tick is due all the same."""
@@ -51,11 +42,15 @@ class Outgoing:
         command: what was decided.
         array: as std_msgs/Float64MultiArray.
         trajectory: as trajectory_msgs/JointTrajectory; None where the action is no joint position.
+        done: the executed action, in the policy's units, as std_msgs/Float64MultiArray.
+        seen: the observation, as std_msgs/Float64MultiArray; None where this tick had no new one.
     """
 
     command: Command
     array: Message
     trajectory: Message | None
+    done: Message
+    seen: Message | None
 
 
 class PolicyCore:
@@ -77,22 +72,34 @@ class PolicyCore:
         self._needed = self.builder.sources & {Source.JOINTS, Source.IMU, Source.ARRAY}
         if description.commands_positions:
             self._needed |= {Source.JOINTS}
-        self._steered_ns = 0
+        self._steered_ns = self._stopped_ns = 0
+        self._readings, self._last_refusal = Readings(), ""
         self.reset()
 
-    def reset(self) -> None:
-        """Begin anew: a stop is lifted, history and commands are forgotten. Counters stay."""
+    def reset(self, sent_ns: int = 0) -> None:
+        """Begin anew: a stop is lifted, history and commands are forgotten. Counters stay.
+
+        Topics keep no order among each other: a reset that was sent before the last stop does not lift it, and what
+        sensors told before the reset is forgotten even if it arrives later.
+
+        Args:
+            sent_ns: when it was sent.
+        """
+        if sent_ns and sent_ns <= self._stopped_ns:
+            self._refuse("reset", "a reset was sent before the last emergency stop: send it again")
+            return
         self.runtime.reset()
+        self._stopped_ns, self._reset_ns = 0, sent_ns
         self.builder.reset()
-        steering = self._readings.command if hasattr(self, "_readings") else (0.0, 0.0, 0.0)
-        self._readings = Readings(command=steering)
+        self._readings = Readings(command=self._readings.command)
         self._stamps: dict[Source, int] = {}
         self._news: set[Source] = set()
         self._observed_ns = self._ticked_ns = 0
         self._mode, self._last_refusal = Mode.WAIT, ""
 
-    def stop(self) -> None:
-        """The emergency stop: latched until `reset`."""
+    def stop(self, sent_ns: int = 0) -> None:
+        """The emergency stop, sent at this time: latched until `reset`."""
+        self._stopped_ns = max(sent_ns, self._stopped_ns)
         self.runtime.estop()
 
     def on_joint_state(self, message: Any, now_ns: int) -> None:
@@ -129,13 +136,13 @@ class PolicyCore:
         self._ticked_ns = now_ns
         if (now_ns - self._steered_ns) > COMMAND_TIMEOUT_S * NS:
             self._readings.command = (0.0, 0.0, 0.0)
-        if self._needed <= self._news:
-            self._observe()
+        seen = self._observe() if self._needed <= self._news else None
         command = self.runtime.tick(now_ns)
         self.modes[command.mode] += 1
         self.flags.update(command.flags)
         self._mode = command.mode
-        return None if command.mode is Mode.WAIT else self._outgoing(command)
+        # Whatever runs the bundle: what is no number is never sent.
+        return self._outgoing(command, seen) if np.isfinite(command.target).all() else None
 
     def sent(self, now_ns: int) -> None:
         """The command of this tick has left; notes how old the observation behind it is."""
@@ -168,7 +175,7 @@ class PolicyCore:
         """Read a message that is neither older than the last one nor from the future."""
         if stamp_ns - now_ns > CLOCK_AHEAD_S * NS:
             self._refuse(source, f"{source} is {(stamp_ns - now_ns) / NS:.3f} s ahead of this clock: synchronise both")
-        elif stamp_ns <= self._stamps.get(source, -1):
+        elif stamp_ns <= max(self._stamps.get(source, -1), self._reset_ns):
             self._refuse(source, f"{source} came out of order")
         else:
             try:
@@ -206,28 +213,32 @@ class PolicyCore:
         values = ordered(array_entries(message), self.builder.told, "observation")
         self._readings.told = dict(zip(self.builder.told, values, strict=True))
 
-    def _observe(self) -> None:
+    def _observe(self) -> Message | None:
         """All topics have news: one observation, as old as the oldest of them."""
         self._news.clear()
         self._readings.action = tuple(self.runtime.last_action)
         self._observed_ns = min((self._stamps[source] for source in self._needed), default=0)
         try:
-            self.runtime.observe(self._observed_ns, self.builder.rows(self._readings))
+            rows = self.builder.rows(self._readings)
+            self.runtime.observe(self._observed_ns, rows)
         except (KeyError, SpecError) as error:
             self._refuse("observation", str(error))
+            return None
+        return labelled_array(self.builder.names, np.concatenate(list(rows.values())), self._observed_ns)
 
     def _refuse(self, what: str, why: str) -> None:
         self.refused[what] += 1
         self._last_refusal = why
 
-    def _outgoing(self, command: Command) -> Outgoing:
-        names, target = self.description.action.names, command.target
-        stamp = self._observed_ns
+    def _outgoing(self, command: Command, seen: Message | None) -> Outgoing:
+        action, target, stamp = self.description.action, command.target, self._observed_ns
         along = self.description.commands_positions
         return Outgoing(
             command,
-            labelled_array(names, target, stamp),
-            trajectory(names, target, stamp, self.period_ns) if along else None,
+            labelled_array(action.names, target, stamp),
+            trajectory(action.names, target, stamp, self.period_ns) if along else None,
+            labelled_array(action.names, action.action(target), stamp),
+            seen,
         )
 
 

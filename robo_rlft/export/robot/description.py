@@ -75,6 +75,10 @@ class Action:
         """In the units a robot takes."""
         return self.offset + self.scale * np.clip(action, self.low, self.high)
 
+    def action(self, target: np.ndarray) -> np.ndarray:
+        """Inverse of `target`: in the units of the policy and of its environment."""
+        return (target - self.offset) / self.scale
+
 
 @dataclass(frozen=True)
 class Joints:

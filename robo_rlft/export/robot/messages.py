@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from robo_rlft.export.robot.simulated import Imu
-from robo_rlft.export.robot.topics import set_time
 from robo_rlft.rosmsg.cdr import Message, blank
 from robo_rlft.rosmsg.known import IMU, KNOWN, TWIST
+from robo_rlft.rosmsg.labels import set_time
 
 
 def imu(measured: Imu, stamp_ns: int) -> Message:

@@ -19,8 +19,9 @@ from robo_rlft.export.robot.control import PythonRuntime
 from robo_rlft.export.robot.core import PolicyCore
 from robo_rlft.export.robot.dds import COMMAND, LATCHED, Participant, Quality
 from robo_rlft.export.robot.observation import Source
-from robo_rlft.export.robot.topics import NS, Topics
+from robo_rlft.export.robot.topics import Topics
 from robo_rlft.rosmsg.known import BOOL, DIAGNOSTICS, FLOAT64_ARRAY, IMU, JOINT_STATE, TRAJECTORY, TWIST
+from robo_rlft.rosmsg.labels import NS
 
 DIAGNOSTICS_S = 1.0
 """Time between two reports."""
@@ -44,6 +45,8 @@ class PolicyNode:
         along = with_trajectory and core.description.commands_positions
         self._trajectory = bus.publisher(names.trajectory, TRAJECTORY, COMMAND) if along else None
         self._diagnostics = bus.publisher(names.diagnostics, DIAGNOSTICS, Quality())
+        self._seen = bus.publisher(names.seen, FLOAT64_ARRAY, Quality())
+        self._done = bus.publisher(names.done, FLOAT64_ARRAY, Quality())
         self._reported_ns = 0
         self._subscribe(names)
 
@@ -73,6 +76,10 @@ class PolicyNode:
         if self._trajectory is not None and out.trajectory is not None:
             self._trajectory.send(out.trajectory)
         self.core.sent(time.time_ns())
+        if self._done.matched:
+            self._done.send(out.done)
+        if out.seen is not None and self._seen.matched:
+            self._seen.send(out.seen)
 
     def _subscribe(self, names: Topics) -> None:
         core, bus = self.core, self._bus
@@ -84,8 +91,8 @@ class PolicyNode:
             bus.subscribe(names.observation, FLOAT64_ARRAY, lambda m, sent: core.on_observation(m, sent, now()))
         if Source.COMMAND in core.builder.sources:
             bus.subscribe(names.command_velocity, TWIST, lambda m, _: core.on_command_velocity(m, now()))
-        bus.subscribe(names.stop, BOOL, lambda m, _: core.stop() if m.data else None, LATCHED)
-        bus.subscribe(names.reset, BOOL, lambda m, _: core.reset() if m.data else None, Quality())
+        bus.subscribe(names.stop, BOOL, lambda m, sent: core.stop(sent) if m.data else None, LATCHED)
+        bus.subscribe(names.reset, BOOL, lambda m, sent: core.reset(sent) if m.data else None, Quality())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,8 +15,8 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -110,6 +110,7 @@ class ObservationBuilder:
         self.joints = tuple(
             dict.fromkeys(j for term in description.terms if source(term) is Source.JOINTS for j in term.joints)
         )
+        self.names = _row_names(description.observation)
         self.reset()
 
     def reset(self) -> None:
@@ -137,6 +138,19 @@ class ObservationBuilder:
         rows = self._history.setdefault(at, deque([value] * term.history, maxlen=term.history))
         rows.append(value)
         return np.concatenate(list(rows))
+
+
+def _row_names(observation: Mapping[str, Sequence[Term]]) -> tuple[str, ...]:
+    """Of all entries of all rows, each once: an older reading is `name@-1`, a name of several keys is `key/name`."""
+    entries = [
+        (key, name if age == 0 else f"{name}@-{age}")
+        for key, terms in observation.items()
+        for term in terms
+        for age in reversed(range(term.history))
+        for name in term.names
+    ]
+    count = Counter(name for _, name in entries)
+    return tuple(name if count[name] == 1 else f"{key}/{name}" for key, name in entries)
 
 
 def gravity_of(x: float, y: float, z: float, w: float) -> np.ndarray:

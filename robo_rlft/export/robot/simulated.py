@@ -21,7 +21,7 @@ from robo_rlft.envs.registry import make
 from robo_rlft.errors import ConfigError
 from robo_rlft.export.robot.description import action_of, told_names
 from robo_rlft.export.robot.faults import NOISE, Faults
-from robo_rlft.export.robot.topics import ordered
+from robo_rlft.rosmsg.labels import ordered
 from robo_rlft.spec import CRITIC_KEY, IMAGE_PREFIX, POLICY_KEY
 
 GRAVITY = np.array([0.0, 0.0, 9.81])
@@ -72,6 +72,7 @@ class SimulatedRobot:
         told: names of `Sensors.told`.
         commands: names of what a command must hold.
         period_s: of a control step.
+        observed: the environment's own observation, by key: what a policy was trained on, without noise.
 
     Raises:
         ConfigError: the environment is none of MuJoCo's.
@@ -125,7 +126,7 @@ class SimulatedRobot:
             SpecError: a name is missing, or a value is not finite.
         """
         target = ordered(command, self.commands, "the command")
-        action = torch.from_numpy(((target - self._action.offset) / self._action.scale).astype(np.float32))
+        action = torch.from_numpy(self._action.action(target).astype(np.float32))
         self._last_velocity = self._base_velocity()
         _, reward, terminated, truncated, info = self.env.step(action[None])
         self._keep(info["final_obs"])
@@ -167,10 +168,10 @@ class SimulatedRobot:
         self.steered = POLICY_KEY in keys and all(name in self._where for name in STEERING)
 
     def _keep(self, obs: Mapping[str, torch.Tensor]) -> None:
-        self._obs = {key: value[0].cpu().numpy() for key, value in obs.items()}
+        self.observed = {key: value[0].cpu().numpy() for key, value in obs.items()}
 
     def _entries(self, names: Sequence[str]) -> np.ndarray:
-        return np.array([self._obs[self._where[n][0]][self._where[n][1]] for n in names], np.float64)
+        return np.array([self.observed[self._where[n][0]][self._where[n][1]] for n in names], np.float64)
 
     def _noisy(self, values: np.ndarray, unit: str) -> np.ndarray:
         return values + self._faults.noise * NOISE[unit] * self._rng.standard_normal(len(values))

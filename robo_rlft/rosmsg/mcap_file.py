@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from robo_rlft.errors import DataError, MissingExtraError
-from robo_rlft.rosmsg.cdr import Message, decode, encode
+from robo_rlft.rosmsg.bags import Recorded
+from robo_rlft.rosmsg.cdr import decode, encode
 from robo_rlft.rosmsg.definition import Definitions, bag_text, parse
 from robo_rlft.rosmsg.known import KNOWN
 
@@ -70,25 +70,12 @@ class Recorder:
         return self._schemas[kind]
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """One recorded message.
-
-    Attributes:
-        topic: where it was.
-        kind: full name of its type.
-        time_ns: when it was recorded.
-        message: itself.
-    """
-
-    topic: str
-    kind: str
-    time_ns: int
-    message: Message
-
-
-def read_mcap(path: Path) -> Iterator[Recorded]:
+def read_mcap(path: Path, topics: Collection[str] | None = None) -> Iterator[Recorded]:
     """Messages in the order of their times; those of other encodings than ROS 2's are left out.
+
+    Args:
+        path: file.
+        topics: only these; None takes all.
 
     Raises:
         DataError: the file is damaged.
@@ -96,8 +83,8 @@ def read_mcap(path: Path) -> Iterator[Recorded]:
     known: dict[str, Definitions] = {}
     try:
         with path.open("rb") as file:
-            for schema, channel, found in make_reader(file).iter_messages():
-                if schema is None or channel.message_encoding != MessageEncoding.CDR:
+            for schema, channel, found in make_reader(file).iter_messages(topics):
+                if schema is None or schema.encoding != SchemaEncoding.ROS2:
                     continue
                 if schema.name not in known:
                     known[schema.name] = parse(schema.name, schema.data.decode())
