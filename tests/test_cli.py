@@ -22,6 +22,7 @@ VERBS = (
     "finetune",
     "evaluate",
     "export",
+    "import",
     "run",
     "view",
     "bench",
@@ -199,13 +200,15 @@ def test_every_verb_calls_a_function_that_exists() -> None:
     """The verbs import late, so a renamed function would only be missed by its user."""
     from robo_rlft import demo
     from robo_rlft.data import convert
-    from robo_rlft.export import bundle, run
+    from robo_rlft.export import bundle, foreign, run
     from robo_rlft.training import catalogue, collect, doctor, evaluate, finetune, pretrain, report
     from robo_rlft.training.bench import data, envs, update
 
     functions = (collect.collect, pretrain.pretrain, finetune.finetune, evaluate.evaluate, demo.demo, report.view)
     assert all(map(callable, functions))
-    assert all(map(callable, (doctor.doctor, catalogue.show, convert.convert, bundle.export, run.run)))
+    assert all(
+        map(callable, (doctor.doctor, catalogue.show, convert.convert, bundle.export, foreign.import_policy, run.run))
+    )
     assert all(callable(case.run) for case in (envs, data, update))
 
 

@@ -97,6 +97,18 @@ def _export(arguments: Arguments) -> None:
         export(config)
 
 
+def _import(arguments: Arguments) -> None:
+    """Its `key=value` words are its own options, not settings of a run."""
+    from robo_rlft.export.foreign import import_policy
+
+    model = Path(arguments.positionals["ONNX"])
+    target = arguments.positionals.get("OUT") or model.with_suffix("")
+    options = dict(map(_option, arguments.overrides))
+    if unknown := set(options) - {"overwrite"}:
+        raise ConfigError(f"robo-rlft import takes overwrite=true alone, not {', '.join(sorted(unknown))}")
+    print(import_policy(model, arguments.positionals["SPEC"], target, overwrite=options.get("overwrite") is True))
+
+
 def _run(arguments: Arguments) -> None:
     if (config := _config(arguments)) is not None:
         from robo_rlft.export.run import for_bundle, run
@@ -365,6 +377,20 @@ _TABLE = (
         _export,
         positionals=(Positional("RUN", "run folder or checkpoint; else run.checkpoint", required=False),),
         settings=("export",),
+    ),
+    Verb(
+        "import",
+        "make a controller bundle of an ONNX policy trained elsewhere (rsl_rl, mjlab)",
+        "Takes a model with one observation [1, D] and one action [1, A] and a YAML file that describes the robot: "
+        "joints and their order, default pose, limits, gains, action meaning and observation terms. The model's own "
+        "metadata fills the gaps; a contradiction is an error.",
+        (("robo-rlft import policy.onnx robot.yaml my_bundle", "the same bundle as that of robo-rlft export"),),
+        _import,
+        positionals=(
+            Positional("ONNX", "the model"),
+            Positional("SPEC", "YAML file that describes the robot"),
+            Positional("OUT", "the bundle's folder; else the model's path without .onnx", required=False),
+        ),
     ),
     Verb(
         "run",

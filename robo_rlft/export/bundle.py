@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import glob
 import io
-import shutil
-import uuid
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robo_rlft.errors import BundleError, ConfigError
+from robo_rlft.errors import ConfigError
+from robo_rlft.export.card import evaluations, model_card
+from robo_rlft.export.facts import runtime_json
 from robo_rlft.export.golden import golden_inputs, residual_inputs
 from robo_rlft.export.graph import CorrectedAction, DeterministicPolicy, ExportedModel, to_onnx
 from robo_rlft.export.manifest import (
+    CARD_FILE,
     GOLDEN_FILE,
     IMAGE_TOLERANCE,
     MANIFEST_FILE,
@@ -24,7 +24,9 @@ from robo_rlft.export.manifest import (
     NORMALISED,
     RESIDUAL,
     RESIDUAL_FILE,
+    RUNTIME_FILE,
     TOLERANCE,
+    WEIGHTS_FILE,
     Manifest,
     Normaliser,
     ResidualStage,
@@ -32,7 +34,12 @@ from robo_rlft.export.manifest import (
     sha256,
     to_yaml,
 )
+from robo_rlft.export.metadata import annotated, metadata
+from robo_rlft.export.publish import publish
+from robo_rlft.export.robot_file import described, read_robot_file, timing_of_file
 from robo_rlft.export.runtime import Controller
+from robo_rlft.export.timing import timing_of
+from robo_rlft.export.weights import native_network
 from robo_rlft.policies import Policy
 from robo_rlft.policies.guidance import GuidedPolicy
 from robo_rlft.policies.normaliser import Affine
@@ -41,10 +48,22 @@ from robo_rlft.policies.search import SearchPolicy
 from robo_rlft.spec import RobotSpec
 from robo_rlft.training.compare import plain
 from robo_rlft.training.config import Config
-from robo_rlft.training.files import TEMPORARY, make_folder, sync_folder, write_synced, writing
 from robo_rlft.training.paths import acting_path, run_folder
 from robo_rlft.training.policies import adapted_policy
 from robo_rlft.training.progress import summary_table
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a bundle holds beside the policy.
+
+    Attributes:
+        timing: seconds by field of `Timing`, over those that follow from rate and chunk.
+        records: evaluations for the model card.
+    """
+
+    timing: Mapping[str, float] = field(default_factory=dict)
+    records: Sequence[Mapping[str, Any]] = ()
 
 
 def export(config: Config) -> Path:
@@ -62,7 +81,10 @@ def export(config: Config) -> Path:
     source = {"run": run_folder(run).name, "checkpoint": settings.checkpoint} | {
         k: meta[k] for k in _SOURCE if k in meta
     }
-    bundle = write_bundle(policy, target, source=source, overwrite=settings.overwrite)
+    file = read_robot_file(settings.robot_file) if settings.robot_file else {}
+    _describe(policy, file)
+    extras = Extras(timing_of_file(file), evaluations(run_folder(run)))
+    bundle = write_bundle(policy, target, source=source, overwrite=settings.overwrite, extras=extras)
     summary_table(f"controller bundle {bundle}", [describe_bundle(bundle)])
     return bundle
 
@@ -80,21 +102,32 @@ def describe_bundle(bundle: Path) -> dict[str, object]:
     }
 
 
+def _describe(policy: Policy, file: Mapping[str, Any]) -> None:
+    """Put the facts of a robot file in place of those the policy was trained with; of a residual, in its base's."""
+    acting = policy.base if isinstance(policy, ResidualPolicy) else policy
+    acting.robot = described(acting.robot, file)
+
+
 _SOURCE = ("algorithm", "ema", "counters", "versions", "seed", "git")
 """What a bundle repeats of its checkpoint's description."""
 
 
-def write_bundle(policy: Policy, target: Path | str, *, source: Mapping[str, Any], overwrite: bool = False) -> Path:
-    """Write the bundle of a policy, whole or not at all.
-
-    Everything is written beside the target and loaded from there by the runtime, which compares ONNX Runtime's
-    actions with torch's; only then does the folder take its name.
+def write_bundle(
+    policy: Policy,
+    target: Path | str,
+    *,
+    source: Mapping[str, Any],
+    overwrite: bool = False,
+    extras: Extras | None = None,
+) -> Path:
+    """Write the bundle of a policy, whole or not at all (`publish`).
 
     Args:
         policy: the policy; it stays as it is.
         target: the bundle's folder. One that holds the same bundle already is left alone.
         source: plain data about where the policy came from.
         overwrite: replace another bundle at `target`.
+        extras: timing and records; None: what follows from the policy.
 
     Raises:
         ConfigError: the policy is a search.
@@ -106,44 +139,71 @@ def write_bundle(policy: Policy, target: Path | str, *, source: Mapping[str, Any
             "a search by a critic cannot be exported: export the policy alone with evaluate.candidates=0 "
             "evaluate.best_of=0"
         )
-    folder = Path(target)
-    files = _contents(policy, source)
-    temporary = make_folder(folder.parent) / f"{TEMPORARY}{folder.name}-{uuid.uuid4().hex[:8]}"
-    try:
-        _write(temporary, files)
-        Controller(temporary)
-        _publish(temporary, folder, files, overwrite)
-    finally:
-        _clean(folder)
-    return folder
+    return publish(_contents(policy, source, extras or Extras()), target, overwrite)
 
 
-def _contents(policy: Policy, source: Mapping[str, Any]) -> dict[str, bytes]:
-    draft = _manifest(policy, source, {})
-    if isinstance(policy, ResidualPolicy):
-        planner, correction = DeterministicPolicy(policy.base, NORMALISED), CorrectedAction(policy)
-        files = {MODEL_FILE: to_onnx(planner), RESIDUAL_FILE: to_onnx(correction)}
-        pairs = _pairs(planner, golden_inputs(draft))
-        pairs |= {f"{RESIDUAL}/{k}": v for k, v in _pairs(correction, residual_inputs(draft)).items()}
-    else:
+def _contents(policy: Policy, source: Mapping[str, Any], extras: Extras) -> dict[str, bytes]:
+    draft = _manifest(policy, source, extras)
+    files, pairs = _models(policy, draft)
+    if not isinstance(policy, ResidualPolicy) and (network := native_network(_on_cpu(policy))) is not None:
+        draft = replace(draft, native=network.section)
+        files[WEIGHTS_FILE] = network.to_bytes()
+    return sealed(draft, files, pairs, extras.records)
+
+
+def _models(policy: Policy, draft: Manifest) -> tuple[dict[str, bytes], dict[str, np.ndarray]]:
+    """The ONNX files by name, and the golden arrays."""
+    if not isinstance(policy, ResidualPolicy):
         module = DeterministicPolicy(policy)
-        files, pairs = {MODEL_FILE: to_onnx(module)}, _pairs(module, golden_inputs(draft))
+        return {MODEL_FILE: to_onnx(module)}, _pairs(module, golden_inputs(draft))
+    planner, correction = DeterministicPolicy(policy.base, NORMALISED), CorrectedAction(policy)
+    pairs = _pairs(planner, golden_inputs(draft))
+    pairs |= {f"{RESIDUAL}/{k}": v for k, v in _pairs(correction, residual_inputs(draft)).items()}
+    return {MODEL_FILE: to_onnx(planner), RESIDUAL_FILE: to_onnx(correction)}, pairs
+
+
+def sealed(
+    draft: Manifest,
+    files: Mapping[str, bytes],
+    pairs: Mapping[str, np.ndarray],
+    records: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, bytes]:
+    """Every file of a bundle: models with their metadata, golden pairs, model card, facts, and the manifest on top.
+
+    Args:
+        draft: the manifest without hashes.
+        files: models and weights by name.
+        pairs: golden arrays by name.
+        records: evaluations for the model card.
+    """
+    facts = metadata(draft)
+    whole = {n: annotated(data, facts) if n.endswith(".onnx") else data for n, data in files.items()}
     buffer = io.BytesIO()
     np.savez(buffer, **pairs)  # pyright: ignore[reportArgumentType]
-    files |= {GOLDEN_FILE: buffer.getvalue()}
-    return {**files, MANIFEST_FILE: to_yaml(_manifest(policy, source, {k: sha256(v) for k, v in files.items()}))}
+    whole |= {GOLDEN_FILE: buffer.getvalue(), CARD_FILE: model_card(draft, records)}
+    named = replace(draft, files=_hashes(whole))
+    whole[RUNTIME_FILE] = runtime_json(named)
+    return {**whole, MANIFEST_FILE: to_yaml(replace(named, files=_hashes(whole)))}
+
+
+def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: sha256(data) for name, data in files.items()}
 
 
 def _pairs(model: ExportedModel, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {**inputs, "action": model.answer(inputs)}
 
 
-def _manifest(policy: Policy, source: Mapping[str, Any], files: Mapping[str, str]) -> Manifest:
-    """What a bundle says: of a residual, the robot is its base's, in the task it was trained on."""
+def _on_cpu(policy: Policy) -> Policy:
+    return DeterministicPolicy(policy).policy
+
+
+def _manifest(policy: Policy, source: Mapping[str, Any], extras: Extras) -> Manifest:
+    """What a bundle says, but for hashes: of a residual, the robot is its base's, in the task it was trained on."""
     if isinstance(policy, ResidualPolicy):
         base = policy.base
         task = {"task": policy.robot.task, "max_episode_steps": policy.robot.max_episode_steps}
-        draft = _manifest(base, source, files)
+        draft = _manifest(base, source, extras)
         robot = replace(draft.robot, env_id=policy.robot.env_id, **plain(task))
         residual = ResidualStage(RESIDUAL_FILE, robot.rate_hz, tuple(base.vector_keys), policy.scale)
         return replace(draft, robot=robot, stage=replace(draft.stage, units=NORMALISED), residual=residual)
@@ -168,7 +228,8 @@ def _manifest(policy: Policy, source: Mapping[str, Any], files: Mapping[str, str
             "action": _normaliser(policy.action_norm, clip=1.0),
         },
         source=plain(source),
-        files=files,
+        files={},
+        timing=replace(timing_of(robot.rate_hz, config.chunk, config.execute), **extras.timing),
         tolerance=IMAGE_TOLERANCE if policy.image_keys else TOLERANCE,
     )
 
@@ -181,57 +242,3 @@ def _robot(policy: Policy) -> RobotSpec:
 
 def _normaliser(affine: Affine, clip: float) -> Normaliser:
     return Normaliser(tuple(affine.offset.tolist()), tuple(affine.scale.tolist()), clip)
-
-
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    with writing(folder):
-        folder.mkdir()
-        for name, data in files.items():
-            write_synced(folder / name, data)
-        sync_folder(folder)
-
-
-def _publish(temporary: Path, target: Path, files: Mapping[str, bytes], overwrite: bool) -> None:
-    if target.exists() and _same(target, files):
-        return
-    with writing(target):
-        if _occupied(target):
-            _refuse_unless(overwrite, target)
-            _exchange(temporary, target)
-        else:
-            temporary.rename(target)
-        sync_folder(target.parent)
-
-
-def _exchange(temporary: Path, target: Path) -> None:
-    """Put the new folder in the place of the old one, which comes back if that fails."""
-    aside = temporary.with_name(f"{temporary.name}-old")
-    target.rename(aside)
-    try:
-        temporary.rename(target)
-    except BaseException:
-        aside.rename(target)
-        raise
-
-
-def _clean(target: Path) -> None:
-    """Remove temporary folders of this bundle, also those an earlier kill left behind."""
-    for folder in target.parent.glob(f"{TEMPORARY}{glob.escape(target.name)}-*"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _same(target: Path, files: Mapping[str, bytes]) -> bool:
-    return all((target / name).is_file() and (target / name).read_bytes() == data for name, data in files.items())
-
-
-def _occupied(target: Path) -> bool:
-    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
-
-
-def _refuse_unless(overwrite: bool, target: Path) -> None:
-    if not (target / MANIFEST_FILE).is_file():
-        raise BundleError(f"{target} exists and is no controller bundle: choose another folder with export.dir=PATH")
-    if not overwrite:
-        raise BundleError(
-            f"{target} holds another bundle: choose another folder with export.dir=PATH, or add export.overwrite=true"
-        )

@@ -46,7 +46,7 @@ class ExportedModel(nn.Module, ABC):
 
     def answer(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Actions for model inputs by name, in full float32."""
-        with torch.no_grad(), _full_precision():
+        with torch.no_grad(), full_precision():
             return self(*(torch.from_numpy(inputs[name]) for name in self.examples)).numpy()
 
 
@@ -130,7 +130,7 @@ def to_onnx(module: ExportedModel) -> bytes:
     examples = module.examples
     named = [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind != p.VAR_POSITIONAL]
     rows = {0: "N"}
-    with _quiet(), _full_precision():
+    with _quiet(), full_precision():
         program = torch.onnx.export(
             module,
             tuple(examples.values()),
@@ -159,7 +159,7 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """Matrix products in float32 whatever the training used: bfloat16 products would be off by 1e-3."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")

@@ -1,10 +1,13 @@
 """`controller.yaml`: what a bundle says about itself, in words a robot engineer and a program can both read.
 
     BUNDLE/
-      controller.yaml   robot, stages, rates, normalisation, provenance, hashes of the other files
+      controller.yaml   robot, stages, rates, timing, normalisation, provenance, hashes of the other files
+      runtime.json      the same facts for programs without a YAML parser (`facts`)
       policy.onnx       observations (images as bytes) and noise in, a chunk of actions out, both in the robot's units
       residual.onnx     with a residual policy only: the next action of the chunk in, its corrected action out
+      weights.safetensors  plain networks only: the same policy for runtimes of their own (`weights`)
       golden.npz        inputs and outputs every runtime compares before it moves anything
+      README.md         the model card
 
 The file's last line, `digest`, is the SHA-256 of every byte before that line, so that a hand-edited limit or joint
 order is noticed. It protects against mistakes, not against somebody who computes it anew. Imports no torch.
@@ -21,19 +24,25 @@ from typing import Any
 import yaml
 
 from robo_rlft.errors import BundleError, SpecError
+from robo_rlft.export.timing import Timing
 from robo_rlft.spec import IMAGE_PREFIX, RobotSpec
 
 FORMAT = "robo_rlft.controller"
-VERSION = 1
+VERSION = 2
 """Layout of a bundle. Another one is refused: a controller must not guess."""
 MANIFEST_FILE, MODEL_FILE, GOLDEN_FILE = "controller.yaml", "policy.onnx", "golden.npz"
-RESIDUAL_FILE = "residual.onnx"
+RESIDUAL_FILE, WEIGHTS_FILE = "residual.onnx", "weights.safetensors"
+RUNTIME_FILE, CARD_FILE = "runtime.json", "README.md"
 OBSERVATION_PREFIX = "observation/"
 """Model inputs and golden arrays are called `observation/<key>`."""
 ROBOT_UNITS, NORMALISED = "robot", "normalised"
 """Units of a stage's actions."""
 GUIDANCE = "guidance"
 """Model input of bundles with guidance."""
+PREFIX, DELAY = "prefix", "delay"
+"""Model inputs of bundles with real-time chunking."""
+RTC = ("none", "prefix", "guided")
+"""How a chunk continues the one before it (`chunking`)."""
 RESIDUAL = "residual"
 """Name of the second stage, and prefix of its golden arrays."""
 BASE_ACTION, PHASE = "base_action", "phase"
@@ -72,6 +81,8 @@ class Stage:
         noise: distribution of the input `noise` [N, H, A]: `standard_normal`, or `unused` (any value does).
         guidance: w of RLG where a caller gives none; the model then has an input `guidance` [N, 1]. None without it.
         units: of the returned actions: `robot`, or `normalised` where a residual stage makes them the robot's.
+        rtc: real-time chunking, one of `RTC`.
+        prefix: P, actions of the previous chunk it takes as `prefix` [N, P, A], with `delay` [N, 1]; 0 without them.
     """
 
     name: str
@@ -86,6 +97,8 @@ class Stage:
     noise: str
     guidance: float | None = None
     units: str = ROBOT_UNITS
+    rtc: str = RTC[0]
+    prefix: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,8 +128,10 @@ class Manifest:
         normalisation: by observation key and for `action`; images have none.
         source: where the policy came from: run, checkpoint, training, versions. Informative.
         files: SHA-256 of every other file by name.
+        timing: budget and timeouts.
         tolerance: largest accepted difference from the golden actions.
         residual: the model that corrects the chunks' actions, if there is one.
+        native: the network behind `weights.safetensors` (`weights`), if it is a plain one.
     """
 
     robot: RobotSpec
@@ -124,8 +139,10 @@ class Manifest:
     normalisation: Mapping[str, Normaliser]
     source: Mapping[str, Any]
     files: Mapping[str, str]
+    timing: Timing
     tolerance: float = TOLERANCE
     residual: ResidualStage | None = None
+    native: Mapping[str, Any] | None = None
 
     @property
     def event(self) -> tuple[int, int]:
@@ -139,7 +156,9 @@ class Manifest:
             for key in self.stage.observation
         }
         weight = {} if self.stage.guidance is None else {GUIDANCE: (1,)}
-        return {**observed, "noise": self.event, **weight}
+        prefix, width = self.stage.prefix, self.event[1]
+        committed = {PREFIX: (prefix, width), DELAY: (1,)} if prefix else {}
+        return {**observed, "noise": self.event, **weight, **committed}
 
     def residual_shapes(self) -> dict[str, tuple[int, ...]]:
         """Inputs of the residual's model without their batch axis; none without a residual."""
@@ -264,6 +283,8 @@ def _to_dict(manifest: Manifest) -> dict[str, Any]:
             key: {"offset": list(n.offset), "scale": list(n.scale), "clip": n.clip}
             for key, n in manifest.normalisation.items()
         },
+        "timing": vars(manifest.timing),
+        "native": None if manifest.native is None else dict(manifest.native),
         "golden": {"file": GOLDEN_FILE, "tolerance": manifest.tolerance},
         "source": dict(manifest.source),
         "files": dict(manifest.files),
@@ -295,8 +316,10 @@ def _from_dict(data: Mapping[str, Any]) -> Manifest:
         },
         source=data["source"],
         files={str(k): str(v) for k, v in data["files"].items()},
+        timing=Timing(**data["timing"]),
         tolerance=float(data["golden"]["tolerance"]),
         residual=ResidualStage(**{k: v for k, v in others[0].items() if k != "name"}) if others else None,
+        native=data["native"],
     )
 
 

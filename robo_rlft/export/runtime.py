@@ -56,6 +56,8 @@ class Controller:
         path = Path(bundle)
         self.manifest = read_manifest(path)
         manifest, golden_data = self.manifest, _verified(path, GOLDEN_FILE, self.manifest)
+        for name in manifest.files:
+            _verified(path, name, manifest)
         self._shapes, event = manifest.input_shapes(), manifest.event
         self._session = _loaded(path, MODEL_FILE, manifest, self._shapes, threads)
         self.golden = load_golden(path / GOLDEN_FILE, golden_data, self._shapes, event)
@@ -229,7 +231,11 @@ def load_golden(
 
 
 def _infer(session: onnxruntime.InferenceSession, feed: Mapping[str, np.ndarray]) -> np.ndarray:
-    return cast(np.ndarray, session.run(["action"], dict(feed))[0])
+    """The model's answer; an imported model may take one row at a time."""
+    rows = len(next(iter(feed.values())))
+    if rows == 1 or session.get_inputs()[0].shape[0] != 1:
+        return cast(np.ndarray, session.run(["action"], dict(feed))[0])
+    return np.concatenate([_infer(session, {k: v[i : i + 1] for k, v in feed.items()}) for i in range(rows)])
 
 
 def _finite(action: np.ndarray) -> np.ndarray:

@@ -106,12 +106,14 @@ class ExportConfig:
         overwrite: replace another bundle at that place.
         guidance: w of RLG that the bundle starts with; the model then takes it as an input. null exports the policy
             alone.
+        robot_file: YAML with what the checkpoint does not say about the robot: joints, limits, terms, timing.
     """
 
     dir: str = ""
     checkpoint: str = "last"
     overwrite: bool = False
     guidance: float | None = None
+    robot_file: str = ""
 
 
 @dataclass

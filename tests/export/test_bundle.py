@@ -12,6 +12,7 @@ from torch import nn
 
 from robo_rlft.errors import BundleError, RunError
 from robo_rlft.export import bundle as module
+from robo_rlft.export import publish as publishing
 from robo_rlft.export.bundle import write_bundle
 from robo_rlft.export.graph import DeterministicPolicy
 from robo_rlft.export.manifest import read_manifest, sha256
@@ -20,6 +21,7 @@ from robo_rlft.policies import Policy
 
 from .conftest import ROBOT, make_policy
 
+FILES = ("policy.onnx", "weights.safetensors", "golden.npz", "README.md", "runtime.json")
 FAST = [("mlp", "gaussian", 1), ("mlp", "dsrl", 4), ("unet1d", "reinflow", 1), ("transformer", "euler", 2)]
 FLOWS = [(n, c, k) for n in ("mlp", "unet1d", "transformer") for c in ("euler", "reinflow") for k in (1, 3)]
 OTHERS = ("flow_sde", "flow_noise", "fpo", "dsrl", "shortcut", "mean_flow", "ddpm", "ddim")
@@ -76,7 +78,7 @@ def test_the_manifest_says_what_a_robot_needs(exported: Path) -> None:
     assert stage["inputs"]["noise"]["shape"] == ["N", 4, 2]
     assert said["normalisation"]["policy"]["offset"] == [0.0, 2.0, 0.0]
     assert said["normalisation"]["action"]["scale"] == [8.0, 2.0]
-    assert said["files"] == {n: sha256((exported / n).read_bytes()) for n in ("policy.onnx", "golden.npz")}
+    assert said["files"] == {n: sha256((exported / n).read_bytes()) for n in FILES}
     robot = read_manifest(exported).robot
     assert robot == replace(ROBOT, observation={"policy": ROBOT.observation["policy"]})
 
@@ -92,7 +94,7 @@ def test_the_golden_inputs_reach_the_corners_of_float32(exported: Path) -> None:
 
 
 def test_the_model_is_one_file_that_names_no_machine(exported: Path) -> None:
-    assert sorted(p.name for p in exported.iterdir()) == ["controller.yaml", "golden.npz", "policy.onnx"]
+    assert sorted(p.name for p in exported.iterdir()) == sorted([*FILES, "controller.yaml"])
     data = (exported / "policy.onnx").read_bytes()
     onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
     assert onnx.load_from_string(data).opset_import[0].version == 18
@@ -153,7 +155,7 @@ class TestFolders:
         self, policy: Policy, bundle: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = {p.name: p.read_bytes() for p in bundle.iterdir()}
-        for broken in range(5):
+        for broken in range(8):
             with monkeypatch.context() as patch:
                 _fail_at(patch, broken)
                 with pytest.raises(RunError, match="disk is full"):
@@ -168,9 +170,9 @@ class TestFolders:
 
 
 def _fail_at(patch: pytest.MonkeyPatch, broken: int) -> None:
-    """Make the call number `broken` of the three writes and two renames of an export find a full disk."""
+    """Make the call number `broken` of the six writes and two renames of an export find a full disk."""
     calls = iter(range(100))
-    write, rename = module.write_synced, Path.rename
+    write, rename = publishing.write_synced, Path.rename
 
     def count() -> None:
         if next(calls) == broken:
@@ -184,5 +186,5 @@ def _fail_at(patch: pytest.MonkeyPatch, broken: int) -> None:
         count()
         return rename(self, target)
 
-    patch.setattr(module, "write_synced", failing_write)
+    patch.setattr(publishing, "write_synced", failing_write)
     patch.setattr(Path, "rename", failing_rename)

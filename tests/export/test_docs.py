@@ -45,7 +45,7 @@ def _no_manifest(bundle: Path) -> None:
 
 
 def _other_version(bundle: Path) -> None:
-    _edit(bundle, "version: 1", "version: 2")
+    _edit(bundle, "version: 2", "version: 1")
     Controller(bundle)
 
 

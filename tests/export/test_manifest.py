@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from robo_rlft.errors import BundleError
 from robo_rlft.export.manifest import Manifest, Normaliser, Stage, read_manifest, to_yaml
+from robo_rlft.export.timing import timing_of
 from robo_rlft.spec import ArraySpec, RobotSpec
 
 WIDTH = 2
@@ -28,8 +29,11 @@ def manifest(names: tuple[str, ...], low: tuple[float, ...], source: object, hor
     array = ArraySpec((WIDTH,), names=names, low=low)
     robot = RobotSpec("Toy", {"policy": array, "camera.state": array}, array, 20.0, 100, {"any": source})
     stage = Stage("policy", "policy.onnx", 20.0 / execute, ("policy",), horizon, 8, execute, "euler", 4, "unused")
+    timing = timing_of(20.0, 8, execute)
     normal = Normaliser(low, (1.0, 2.0), 5.0)
-    return Manifest(robot, stage, {"policy": normal, "action": normal}, {"any": source}, {"policy.onnx": "0" * 64})
+    return Manifest(
+        robot, stage, {"policy": normal, "action": normal}, {"any": source}, {"policy.onnx": "0" * 64}, timing
+    )
 
 
 @given(NAMES, NUMBERS, PLAIN, st.integers(1, 4), st.integers(1, 8))
@@ -56,9 +60,9 @@ def test_the_digest_is_that_of_the_lines_above_it() -> None:
         (b"a: [", "not readable as YAML"),
         (b"\xff\xfe\x00", "not readable as YAML"),
         (b"format: other\n", "format 'other', expected"),
-        (b"format: robo_rlft.controller\nversion: 0\n", "format version 0, this runtime reads 1"),
-        (b"format: robo_rlft.controller\nversion: 2\n", "format version 2, this runtime reads 1"),
-        (b"format: robo_rlft.controller\nversion: 1\n", "digest does not match"),
+        (b"format: robo_rlft.controller\nversion: 0\n", "format version 0, this runtime reads 2"),
+        (b"format: robo_rlft.controller\nversion: 1\n", "format version 1, this runtime reads 2"),
+        (b"format: robo_rlft.controller\nversion: 2\n", "digest does not match"),
     ],
 )
 def test_other_files_of_that_name_are_refused(tmp_path: Path, text: bytes, message: str) -> None:

@@ -259,7 +259,7 @@ class GenesisEnv(BatchEnv):
         dtype = str(self.dtype).removeprefix("torch.")
         return RobotSpec(
             env_id=f"{FAMILY}:{self.task.id}",
-            observation=observation_specs(self.task, dtype),
+            observation=observation_specs(self.task, dtype, self.params),
             action=ArraySpec((len(names),), dtype, names, low=low, high=high),
             rate_hz=1.0 / self.task.period_s,
             max_episode_steps=limit,

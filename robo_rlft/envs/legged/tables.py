@@ -13,7 +13,7 @@ from robo_rlft.envs.legged.memory import COMMAND_PARAMS
 from robo_rlft.envs.legged.rewards import REWARD_PARAMS
 from robo_rlft.envs.legged.robots import LeggedRobot
 from robo_rlft.envs.legged.view import Array, Params, View
-from robo_rlft.spec import CRITIC_KEY, POLICY_KEY
+from robo_rlft.spec import CRITIC_KEY, POLICY_KEY, ActionMeaning
 
 TermFn = Callable[[Any, View, Params], Array]
 """(xp, view, params) -> [N] for a reward, [N, width] for an observation"""
@@ -32,6 +32,12 @@ class Observed:
     group: str = POLICY_KEY
     measured: bool = True
     """Sensors give it, so that it can be noisy; commands and last actions are known."""
+    frame: str = ""
+    """Frame of its vectors, where it has one."""
+    joints: tuple[str, ...] = ()
+    """Joints it reads, in order."""
+    offset: str = ""
+    """The parameter that is subtracted from what is read."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +58,38 @@ def proprioception(robot: LeggedRobot, group: str = POLICY_KEY) -> tuple[Observe
     """What a robot measures of itself, and what it is asked for: all a policy gets."""
     joints, count = robot.joints, len(robot.joints)
     return (
-        Observed("ang_vel", seen.ang_vel, ("wx", "wy", "wz"), ("rad/s",) * 3, group),
-        Observed("gravity", seen.gravity, ("gravity_x", "gravity_y", "gravity_z"), ("",) * 3, group),
+        Observed("ang_vel", seen.ang_vel, ("wx", "wy", "wz"), ("rad/s",) * 3, group, frame="base"),
+        Observed("gravity", seen.gravity, ("gravity_x", "gravity_y", "gravity_z"), ("",) * 3, group, frame="base"),
         Observed(
-            "command", seen.command, ("command_vx", "command_vy", "command_yaw"), ("m/s", "m/s", "rad/s"), group, False
+            "command",
+            seen.command,
+            ("command_vx", "command_vy", "command_yaw"),
+            ("m/s", "m/s", "rad/s"),
+            group,
+            measured=False,
+            frame="base",
         ),
-        Observed("joint_pos", seen.joint_pos, tuple(f"{j}_offset" for j in joints), ("rad",) * count, group),
-        Observed("joint_vel", seen.joint_vel, tuple(f"{j}_rate" for j in joints), ("rad/s",) * count, group),
-        Observed("last_action", seen.last_action, tuple(f"{j}_action" for j in joints), ("",) * count, group, False),
+        Observed(
+            "joint_pos",
+            seen.joint_pos,
+            tuple(f"{j}_offset" for j in joints),
+            ("rad",) * count,
+            group,
+            joints=joints,
+            offset="default_joint_pos",
+        ),
+        Observed(
+            "joint_vel", seen.joint_vel, tuple(f"{j}_rate" for j in joints), ("rad/s",) * count, group, joints=joints
+        ),
+        Observed(
+            "last_action",
+            seen.last_action,
+            tuple(f"{j}_action" for j in joints),
+            ("",) * count,
+            group,
+            measured=False,
+            joints=joints,
+        ),
     )
 
 
@@ -72,7 +102,7 @@ def privileged(robot: LeggedRobot, ground_points: int = 0) -> tuple[Observed, ..
     """What only a simulator knows, for the value function."""
     feet = robot.feet
     terms = (
-        Observed("lin_vel", seen.lin_vel, ("vx", "vy", "vz"), ("m/s",) * 3, CRITIC_KEY),
+        Observed("lin_vel", seen.lin_vel, ("vx", "vy", "vz"), ("m/s",) * 3, CRITIC_KEY, frame="base"),
         Observed("height", seen.height, ("height",), ("m",), CRITIC_KEY),
         Observed("contact", seen.contact, tuple(f"{foot}_contact" for foot in feet), ("",) * len(feet), CRITIC_KEY),
         Observed("friction", seen.friction, ("friction",), ("",), CRITIC_KEY),
@@ -119,6 +149,12 @@ HUMANOID_REWARDS = (
 END_PARAMS: Params = {"fall_tilt": 1.0, "fall_height": 0.5, "success_s": 20.0, "success_velocity": 0.25}
 """An episode ends beyond this tilt (rad) or below this share of the standing height; it succeeds when after `success_s`
 its mean error of the velocity in the plane is at most `success_velocity` (m/s)."""
+
+
+def offsets_from_default(params: Params) -> ActionMeaning:
+    """What the actions of all these tasks are: `joint_targets` of `view`, as facts."""
+    default = tuple(float(x) for x in params["default_joint_pos"])
+    return ActionMeaning("joint_position_offset", (float(params["action_scale"]),) * len(default), default)
 
 
 def fallen(xp: Any, view: View, params: Params) -> Array:

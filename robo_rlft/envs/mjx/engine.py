@@ -28,6 +28,7 @@ from robo_rlft.envs.mjx.programs import Recipe, program_of
 from robo_rlft.envs.mjx.starts import Starts
 from robo_rlft.envs.mjx.states import loaded, saved
 from robo_rlft.envs.mujoco.episodes import merged_params, named_params
+from robo_rlft.envs.mujoco.facts import action_meaning, joint_specs
 from robo_rlft.envs.mujoco.render import Cameras
 from robo_rlft.envs.mujoco.table import Table, observation_specs
 from robo_rlft.envs.mujoco.task import MujocoTask, State
@@ -267,11 +268,13 @@ class MjxEnv(BatchEnv):
         high = np.broadcast_to(self.task.action_high, len(names)).tolist()
         return RobotSpec(
             env_id=f"mjx:{self.task.id}",
-            observation=observation_specs(self.task, dtype),
+            observation=observation_specs(self.task, dtype, self.params),
             action=ArraySpec((len(names),), dtype, names, low=tuple(low), high=tuple(high)),
             rate_hz=1.0 / (self._program.model.opt.timestep * self.task.frame_skip),
             max_episode_steps=self.max_episode_steps,
             task=dict(self.params),
+            joints=joint_specs(self._program.model, self.params),
+            action_meaning=action_meaning(self.task, self._program.model, self.params),
         )
 
 

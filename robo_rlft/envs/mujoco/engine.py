@@ -23,6 +23,7 @@ from robo_rlft.envs.images import ImagesConfig
 from robo_rlft.envs.mujoco import generators
 from robo_rlft.envs.mujoco.chunk import advance_chunk
 from robo_rlft.envs.mujoco.episodes import Episodes, all_finite, merged_params, named_params
+from robo_rlft.envs.mujoco.facts import action_meaning, joint_specs
 from robo_rlft.envs.mujoco.observed import ImageObservations
 from robo_rlft.envs.mujoco.randomised import supported
 from robo_rlft.envs.mujoco.render import Cameras
@@ -304,9 +305,11 @@ class MujocoEnv(BatchEnv):
         dtype = self._numpy_dtype.name
         return RobotSpec(
             env_id=self.task.id,
-            observation=observation_specs(self.task, dtype) | self._images.specs,
+            observation=observation_specs(self.task, dtype, self.params) | self._images.specs,
             action=ArraySpec((len(names),), dtype, names, low=tuple(low), high=tuple(high)),
             rate_hz=1.0 / (self.simulation.model.opt.timestep * self.task.frame_skip),
             max_episode_steps=self.max_episode_steps,
             task=dict(self.params),
+            joints=joint_specs(self.simulation.model, self.params),
+            action_meaning=action_meaning(self.task, self.simulation.model, self.params),
         )

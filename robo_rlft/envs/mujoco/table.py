@@ -117,14 +117,15 @@ class Table:
             ) from error
 
 
-def observation_specs(task: MujocoTask, dtype: str) -> dict[str, ArraySpec]:
+def observation_specs(task: MujocoTask, dtype: str, params: Params) -> dict[str, ArraySpec]:
     """What each observation group holds, from the names and units of its terms."""
     specs = {}
     for group in dict.fromkeys(o.group for o in task.observations):
         terms = [o for o in task.observations if o.group == group]
         names = tuple(name for o in terms for name in o.names)
         units = tuple(unit for o in terms for unit in (o.units or ("",) * len(o.names)))
-        specs[group] = ArraySpec((len(names),), dtype, names=names, units=units)
+        made_of = tuple(o.term(params) for o in terms)
+        specs[group] = ArraySpec((len(names),), dtype, names=names, units=units, terms=made_of)
     return specs
 
 

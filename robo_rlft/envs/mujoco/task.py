@@ -13,6 +13,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from robo_rlft.spec import ActionMeaning, TermSpec
+
 Array = Any
 """An array of the backend `xp`, environment first."""
 Params = Mapping[str, Any]
@@ -47,6 +49,8 @@ ControlFn = Callable[[Any, State, Array, Params], Mapping[str, Array]]
 """(xp, state before the step, action [N, A], params) -> new values of state fields (`ctrl`) and task variables."""
 ResetFn = Callable[[np.random.Generator, mujoco.MjModel, Params], Mapping[str, np.ndarray]]
 """(one environment's generator, model, params) -> that environment's state fields and task variables."""
+MeaningFn = Callable[[Params], ActionMeaning]
+"""(params) -> what an action of the task does"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,17 @@ class Observation:
     group: str = "policy"
     measured: bool = True
     """Sensors give it, so that it can be noisy; a command or the last action is known."""
+    frame: str = ""
+    """Frame of its vectors, where it has one."""
+    joints: tuple[str, ...] = ()
+    """Joints it reads, in order."""
+    offset: str = ""
+    """The parameter that is subtracted from what is read."""
+
+    def term(self, params: Params) -> TermSpec:
+        """What a controller needs to know to build it."""
+        offset = tuple(float(x) for x in params[self.offset]) if self.offset else ()
+        return TermSpec(self.name, len(self.names), offset=offset, frame=self.frame, joints=self.joints)
 
 
 @dataclass(frozen=True)
@@ -93,6 +108,7 @@ class MujocoTask:
             they lag it by one substep, as after mj_step.
         action_low, action_high: bounds, one value or one per entry. Actions are clipped to them.
         action_names: one name per entry.
+        meaning: what an action does; None leaves it to the model, whose motors tell where `control` is None.
         params: defaults of the task's parameters; users override them by name.
         variants: named ways to set up an episode, each some of the parameters with other values (terrain levels,
             clearances); users may give others. Without any, every episode has the parameters as they are.
@@ -119,4 +135,5 @@ class MujocoTask:
     params: Params = field(default_factory=dict)
     variants: Mapping[str, Params] = field(default_factory=dict)
     cameras: tuple[str, ...] = ()
+    meaning: MeaningFn | None = None
     description: str = ""

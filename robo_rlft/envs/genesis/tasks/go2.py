@@ -177,7 +177,10 @@ def _task(
         substeps=SUBSTEPS,
         max_episode_steps=round(EPISODE_S / PERIOD_S),
         observations=tuple(
-            Observation(o.name, sight.observation(o), o.names, o.units, o.group, o.measured) for o in seen
+            Observation(
+                o.name, sight.observation(o), o.names, o.units, o.group, o.measured, o.frame, o.joints, o.offset
+            )
+            for o in seen
         ),
         rewards=tuple(Reward(r.name, sight.reward(r), r.weight) for r in QUADRUPED_REWARDS),
         terminated=sight.fallen,

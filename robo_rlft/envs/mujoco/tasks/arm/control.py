@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from robo_rlft.envs.mujoco.task import Array, Observation, Params, State
+from robo_rlft.spec import ActionMeaning
 
 POSE_NAMES = ("x", "y", "z", "rx", "ry", "rz")
 POSE_UNITS = ("m", "m", "m", "rad", "rad", "rad")
@@ -81,6 +82,19 @@ def moved_command(xp: Any, state: State, action: Array, params: Params) -> Array
     wished = state.variables["command"] + steps * action[:, :6]
     inside = xp.minimum(xp.maximum(wished, low), high)
     return xp.minimum(xp.maximum(inside, measured - lead), measured + lead)
+
+
+def moved_pose(params: Params, gripper: tuple[float, float] | None = None) -> ActionMeaning:
+    """What an action is: the change of the commanded pose in one control step.
+
+    Args:
+        params: `CONTROL_PARAMS`.
+        gripper: (scale, offset) of a further entry, the distance of each finger from the middle, m.
+    """
+    scale, offset = [*3 * [params["step_m"]], *3 * [params["step_rad"]]], 6 * [0.0]
+    if gripper is not None:
+        scale, offset = [*scale, gripper[0]], [*offset, gripper[1]]
+    return ActionMeaning("cartesian", tuple(map(float, scale)), tuple(offset), frame="base")
 
 
 def constant(xp: Any, values: Any, like: Array) -> Array:

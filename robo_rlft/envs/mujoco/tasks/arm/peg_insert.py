@@ -23,6 +23,7 @@ from robo_rlft.envs.mujoco.tasks.arm.control import (
     command_lead,
     constant,
     moved_command,
+    moved_pose,
     proprioception,
     tool_pose,
     tool_velocity,
@@ -157,6 +158,7 @@ TASK = MujocoTask(
         **CONTROL_PARAMS,
     },
     cameras=("front", "closeup", "wrist"),
+    meaning=moved_pose,
 )
 
 

@@ -25,6 +25,7 @@ from robo_rlft.envs.mujoco.tasks.arm.control import (
     command_lead,
     constant,
     moved_command,
+    moved_pose,
     proprioception,
     tool_pose,
     tool_velocity,
@@ -178,6 +179,7 @@ TASK = MujocoTask(
         "lead_rad": 0.2,
     },
     cameras=("front", "closeup", "wrist"),
+    meaning=lambda params: moved_pose(params, (FINGER_TRAVEL / 2.0, FINGER_TRAVEL / 2.0)),
 )
 
 

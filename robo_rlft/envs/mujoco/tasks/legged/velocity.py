@@ -20,7 +20,7 @@ from robo_rlft.envs.legged.sight import (
     below_and_around,
     draw_start,
 )
-from robo_rlft.envs.legged.tables import PERIOD_S, Observed, Paid, task_params
+from robo_rlft.envs.legged.tables import PERIOD_S, Observed, Paid, offsets_from_default, task_params
 from robo_rlft.envs.legged.view import View, as_number, into_frame, joint_targets, projected_gravity
 from robo_rlft.envs.mujoco.task import Array, MujocoTask, Observation, Params, Reward, State
 
@@ -64,7 +64,10 @@ def velocity_task(
         frame_skip=FRAME_SKIP,
         max_episode_steps=round(EPISODE_S / PERIOD_S),
         observations=tuple(
-            Observation(o.name, sight.observation(o), o.names, o.units, o.group, o.measured) for o in observations
+            Observation(
+                o.name, sight.observation(o), o.names, o.units, o.group, o.measured, o.frame, o.joints, o.offset
+            )
+            for o in observations
         ),
         rewards=tuple(Reward(r.name, sight.reward(r), r.weight) for r in rewards),
         terminated=sight.fallen,
@@ -80,6 +83,7 @@ def velocity_task(
         params={**task_params(robot), **START_PARAMS, **(params or {})},
         cameras=("track", "side"),
         variants=variants or {},
+        meaning=offsets_from_default,
     )
 
 
