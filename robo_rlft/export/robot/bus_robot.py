@@ -38,6 +38,7 @@ class Episode:
         steps: control steps made.
         ret: sum of rewards.
         success: the task's own.
+        finished: the task ended it, not whoever cut it short.
         round_trip_s: from reading the sensors to the arrival of the command that answers them, of each answer.
         last_ns: stamp of the last observation that was answered.
         late_steps: control steps without a new command.
@@ -50,6 +51,7 @@ class Episode:
     steps: int = 0
     ret: float = 0.0
     success: bool = False
+    finished: bool = False
     round_trip_s: list[float] = field(default_factory=list)
     last_ns: int = 0
     late_steps: int = 0
@@ -135,6 +137,7 @@ class RobotNode:
             due = self._wait(due, result)
             self._move(result)
         result.last_ns = self._newest.stamp_ns if self._newest else 0
+        result.finished = self.robot.done
         result.steps, result.ret, result.success = self.robot.steps, self.robot.total, self.robot.success
         return result
 

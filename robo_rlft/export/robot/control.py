@@ -143,10 +143,11 @@ class PythonRuntime:
     def reset(self) -> None:
         """See `Runtime`."""
         self._newest: dict[str, np.ndarray] | None = None
-        self._stamp = self._began = self._held = 0
+        self._stamp = self._held = 0
         self._measured: np.ndarray | None = None
         self._last: np.ndarray | None = None
-        self._stopped = ""
+        self._stopped, self._ramped = "", 0
+        self._start: np.ndarray | None = None
         self._action = np.zeros(len(self.description.action.names))
         self._forget()
 
@@ -183,18 +184,18 @@ class PythonRuntime:
         age = (now_ns - self._stamp) * 1e-9
         if age > self.description.timing.observation_timeout_s:
             return self._stale(now_ns)
-        return self._run(now_ns)
+        return self._run()
 
-    def _run(self, now_ns: int) -> Command:
-        if self._held or not self._began:
+    def _run(self) -> Command:
+        if self._held:
             self._forget()
-            self._held, self._began = 0, now_ns
+            self._held = 0
         try:
             self._action = self._next_action()
         except UserError:
             self._stopped = "policy_failed"
             return self._hold(Mode.STOP, self._why())
-        target, share = self.description.action.target(self._action), self._ramp(now_ns)
+        target, share = self.description.action.target(self._action), self._ramp()
         if share < 1.0:
             assert self._start is not None
             target = self._start + share * (target - self._start)
@@ -227,19 +228,20 @@ class PythonRuntime:
             self._last = self._measured.copy()
         return self._last is not None
 
-    def _ramp(self, now_ns: int) -> float:
-        """How far the ramp is, 1 at its end: it begins with each start from rest."""
+    def _ramp(self) -> float:
+        """How far the ramp is, 1 at its end: it begins with a reset, and is counted in control steps."""
         if self._start is None:
             self._start = None if self._last is None else self._last.copy()
         ramp = self.description.timing.ramp_s if self.description.commands_positions else 0.0
-        return min((now_ns - self._began) * 1e-9 / ramp, 1.0) if ramp > 0 else 1.0
+        share = self._ramped / (ramp * self.description.rate_hz) if ramp > 0 else 1.0
+        self._ramped += 1
+        return min(share, 1.0)
 
     def _forget(self) -> None:
-        """A new start: no history, no chunk."""
+        """No history and no chunk of before a hold."""
         self._history: dict[str, deque[np.ndarray]] = {}
         self._chunk: np.ndarray | None = None
         self._index = 0
-        self._start: np.ndarray | None = None
 
     def _next_action(self) -> np.ndarray:
         assert self._newest is not None

@@ -197,7 +197,8 @@ def _record(
     bundle: Path | str, robot: SimulatedRobot, node: RobotNode, episodes: Sequence[Episode], settings: Settings
 ) -> dict[str, Any]:
     times = [t for episode in episodes for t in episode.round_trip_s]
-    successes = sum(episode.success for episode in episodes)
+    finished = [episode for episode in episodes if episode.finished]
+    successes = sum(episode.success for episode in finished)
     return {
         "bundle": str(bundle),
         "env_id": robot.spec.env_id,
@@ -205,10 +206,17 @@ def _record(
         "in_step": settings.in_step,
         "asked": asdict(settings.faults),
         "episodes": [
-            {"seed": e.seed, "steps": e.steps, "return": e.ret, "success": e.success, "late_steps": e.late_steps}
+            {
+                "seed": e.seed,
+                "steps": e.steps,
+                "return": e.ret,
+                "success": e.success,
+                "finished": e.finished,
+                "late_steps": e.late_steps,
+            }
             for e in episodes
         ],
-        "success": asdict(wilson(successes, len(episodes))) if robot.env.has_success else None,
+        "success": asdict(wilson(successes, len(finished))) if robot.env.has_success and finished else None,
         "round_trip": Latency.of(times).to_dict() if times else None,
         "faults": {
             "sensor messages lost": node.sensors.dropped,

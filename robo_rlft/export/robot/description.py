@@ -1,7 +1,6 @@
 """What the policy's node needs to know of a bundle: the facts of its `runtime.json`, as Python objects.
 
-Bundles of before that file are described by their `controller.yaml`: joints, gains and limits stand in the task's
-parameters there, and the parts of an observation are told by the names of its entries. Imports no torch.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -10,18 +9,16 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robo_rlft.errors import BundleError
-from robo_rlft.export.manifest import Manifest, read_manifest, sha256
-from robo_rlft.spec import IMAGE_PREFIX, ArraySpec, RobotSpec
+from robo_rlft.errors import BundleError, SpecError
+from robo_rlft.export.facts import FORMAT, VERSION
+from robo_rlft.export.manifest import RUNTIME_FILE, Manifest, read_manifest, sha256
+from robo_rlft.spec import IMAGE_PREFIX, RobotSpec
 
-FILE = "runtime.json"
-FORMAT, VERSION = "robo_rlft.runtime", 1
 JOINT_POSITIONS = ("joint_position", "joint_position_offset")
 """Meanings of an action whose targets are joint positions."""
 
@@ -156,119 +153,34 @@ def read_description(bundle: Path | str) -> Description:
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
-    facts = _read_file(folder / FILE, manifest) if FILE in manifest.files else facts_of(manifest)
+    facts = _read_file(folder / RUNTIME_FILE, manifest)
     try:
-        return _description(facts, manifest.robot)
+        return _description(facts)
     except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{folder / FILE} lacks or misstates {error}: export the bundle again") from error
-
-
-def facts_of(manifest: Manifest) -> dict[str, Any]:
-    """What `runtime.json` would say, from a `controller.yaml` that has no such file beside it."""
-    robot = manifest.robot
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "robot": {"env_id": robot.env_id, "rate_hz": robot.rate_hz},
-        "action": _action_facts(robot),
-        "joints": _joint_facts(robot.task),
-        "policy": {
-            "observation": [
-                {"key": key, "terms": _term_facts(robot.observation[key], robot.task)}
-                for key in manifest.stage.observation
-            ]
-        },
-        "timing": {
-            "observation_timeout_s": max(3.0 / robot.rate_hz, 0.1),
-            "policy_timeout_s": max(3.0 / robot.rate_hz, 0.1),
-            "ramp_s": 0.0,
-            "hold_s": 2.0,
-        },
-    }
+        raise BundleError(f"{folder / RUNTIME_FILE} lacks or misstates {error}: export the bundle again") from error
 
 
 def action_of(robot: RobotSpec) -> Action:
-    """What a simulated robot's action is, in the units its hardware would take."""
-    return _action(_action_facts(robot))
-
-
-def told_names(spec: ArraySpec, task: Mapping[str, Any]) -> tuple[str, ...]:
-    """Entries of an observation that neither joints nor an IMU nor whoever steers can tell."""
-    return tuple(n for n in spec.names if not task.get("joint_names") or _kind(n) == "told")
-
-
-_CARTESIAN = ("dx", "dy", "dz", "drx", "dry", "drz")
-
-
-def _action_facts(robot: RobotSpec) -> dict[str, Any]:
-    task, names = robot.task, list(robot.action.names)
-    meaning, scale, offset = "normalised", [1.0] * len(names), [0.0] * len(names)
-    if names == list(task.get("joint_names", ())):
-        meaning, scale = "joint_position_offset", [float(task["action_scale"])] * len(names)
-        offset = list(task["default_joint_pos"])
-    elif names == list(_CARTESIAN) and "step_m" in task:
-        meaning, scale = "cartesian", [task["step_m"]] * 3 + [task["step_rad"]] * 3
-    low, high = list(robot.action.low) or None, list(robot.action.high) or None
-    return {"names": names, "low": low, "high": high, "meaning": meaning, "scale": scale, "offset": offset}
-
-
-def _joint_facts(task: Mapping[str, Any]) -> dict[str, Any] | None:
-    if "joint_names" not in task:
-        return None
-    return {
-        "names": list(task["joint_names"]),
-        "position_low": list(task["joint_low"]),
-        "position_high": list(task["joint_high"]),
-        "velocity": list(task["velocity_limit"]),
-        "effort": list(task["torque_limit"]),
-        "default": list(task["default_joint_pos"]),
+    """What an environment's action is, in the units its hardware would take."""
+    meaning, action, width = robot.action_meaning, robot.action, robot.action.shape[0]
+    facts = {
+        "names": action.names,
+        "meaning": "normalised" if meaning is None else meaning.kind,
+        "scale": None if meaning is None else meaning.scale,
+        "offset": None if meaning is None else meaning.offset,
+        "low": action.low or None,
+        "high": action.high or None,
     }
-
-
-_BY_NAMES = {"wx": "ang_vel", "wy": "ang_vel", "wz": "ang_vel"}
-_BY_PREFIX = {"gravity_": "gravity", "command_": "command", "clock_": "clock"}
-_BY_SUFFIX = {"_offset": "joint_pos", "_rate": "joint_vel", "_action": "last_action"}
-
-
-def _term_facts(spec: ArraySpec, task: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Entries of one kind that follow each other, as terms; without joints there is only what the robot tells."""
-    joints = list(task.get("joint_names", ()))
-    names = list(spec.names or map(str, range(spec.shape[-1])))
-    kinds = [(_kind(name) if joints else "told", name) for name in names]
-    terms = []
-    for kind, group in groupby(kinds, key=lambda pair: pair[0]):
-        entries = [name for _, name in group]
-        of_joints = kind in _BY_SUFFIX.values()
-        terms.append(
-            {
-                "name": kind,
-                "width": len(entries),
-                "offset": list(task["default_joint_pos"]) if kind == "joint_pos" else None,
-                "joints": [_joint(name) for name in entries] if of_joints else None,
-            }
-        )
-    return terms
-
-
-def _kind(name: str) -> str:
-    for prefix, kind in _BY_PREFIX.items():
-        if name.startswith(prefix):
-            return kind
-    for suffix, kind in _BY_SUFFIX.items():
-        if name.endswith(suffix):
-            return kind
-    return _BY_NAMES.get(name, "told")
-
-
-def _joint(name: str) -> str:
-    return next(name.removesuffix(suffix) for suffix in _BY_SUFFIX if name.endswith(suffix))
+    if len(action.names) != width:
+        raise SpecError(f"{robot.env_id} does not name the {width} entries of its action: nothing could be matched")
+    return _action(facts)
 
 
 def _read_file(path: Path, manifest: Manifest) -> dict[str, Any]:
-    if not path.is_file():
-        raise BundleError(f"bundle {path.parent} is incomplete, {FILE} is missing: copy or export it again")
+    if not path.is_file() or path.name not in manifest.files:
+        raise BundleError(f"bundle {path.parent} is incomplete, {path.name} is missing: copy or export it again")
     raw = path.read_bytes()
-    if sha256(raw) != manifest.files[FILE]:
+    if sha256(raw) != manifest.files[path.name]:
         raise BundleError(f"{path} was altered or damaged (its SHA-256 is not the one in controller.yaml)")
     facts = json.loads(raw)
     if (facts.get("format"), facts.get("version")) != (FORMAT, VERSION):
@@ -279,7 +191,7 @@ def _read_file(path: Path, manifest: Manifest) -> dict[str, Any]:
     return facts
 
 
-def _description(facts: Mapping[str, Any], robot: RobotSpec) -> Description:
+def _description(facts: Mapping[str, Any]) -> Description:
     action, joints, timing = facts["action"], facts["joints"], facts["timing"]
     if action["meaning"] in JOINT_POSITIONS and (joints is None or joints["names"] != action["names"]):
         raise ValueError(f"joints: the action commands {action['names']}, which must be the joints in the same order")
@@ -288,9 +200,7 @@ def _description(facts: Mapping[str, Any], robot: RobotSpec) -> Description:
         rate_hz=float(facts["robot"]["rate_hz"]),
         action=_action(action),
         joints=None if joints is None else _joints(joints),
-        observation={
-            o["key"]: _terms(o["key"], o["terms"], robot.observation[o["key"]]) for o in facts["policy"]["observation"]
-        },
+        observation={o["key"]: _terms(o["key"], o["terms"], o["names"]) for o in facts["policy"]["observation"]},
         timing=Timing(**{name: float(timing[name]) for name in Timing.__dataclass_fields__}),
     )
 
@@ -319,12 +229,13 @@ def _joints(facts: Mapping[str, Any]) -> Joints:
     )
 
 
-def _terms(key: str, facts: Sequence[Mapping[str, Any]], spec: ArraySpec) -> tuple[Term, ...]:
+def _terms(key: str, facts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[Term, ...]:
     if not facts or key.startswith(IMAGE_PREFIX):
         raise BundleError(
-            f"the bundle does not say what its observation '{key}' is made of: a node cannot build it from topics"
+            f"the bundle does not say what its observation '{key}' is made of, so no node can build it from topics: export "
+            "it again with export.robot_file=FILE that lists its terms (docs/deploy/bundle.md)"
         )
-    terms, names = [], list(spec.names)
+    terms = []
     for fact in facts:
         width, history = int(fact["width"]), int(fact.get("history") or 1)
         own, names = names[:width], names[width * history :]

@@ -19,10 +19,12 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 
 import numpy as np
 
 from robo_rlft.export.robot.description import Description, Term
+from robo_rlft.spec import ArraySpec
 
 
 class Source(StrEnum):
@@ -50,6 +52,15 @@ _SOURCES = {
 def source(term: Term) -> Source:
     """Where a term comes from."""
     return _SOURCES.get(term.name, Source.ARRAY)
+
+
+def told_names(spec: ArraySpec) -> tuple[str, ...]:
+    """Entries of an environment's observation that neither joints nor an IMU nor whoever steers can tell."""
+    names, told = iter(spec.names), []
+    for term in spec.terms:
+        own = list(islice(names, term.width * term.history))
+        told += own if term.name not in _SOURCES else []
+    return tuple(told) if spec.terms else spec.names
 
 
 @dataclass

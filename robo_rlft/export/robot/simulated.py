@@ -19,8 +19,9 @@ from robo_rlft.envs.mujoco.engine import MujocoEnv
 from robo_rlft.envs.randomise import RandomiseConfig
 from robo_rlft.envs.registry import make
 from robo_rlft.errors import ConfigError
-from robo_rlft.export.robot.description import action_of, told_names
+from robo_rlft.export.robot.description import action_of
 from robo_rlft.export.robot.faults import NOISE, Faults
+from robo_rlft.export.robot.observation import told_names
 from robo_rlft.rosmsg.labels import ordered
 from robo_rlft.spec import CRITIC_KEY, IMAGE_PREFIX, POLICY_KEY
 
@@ -142,10 +143,10 @@ class SimulatedRobot:
         self.env.close()
 
     def _find_joints(self, model: mujoco.MjModel) -> None:
-        wanted = self.spec.task.get("joint_names")
+        wanted = tuple(joint.name for joint in self.spec.joints)
         moving = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
         found = {model.joint(i).name: i for i in range(model.njnt) if model.jnt_type[i] in moving}
-        self.joints = tuple(wanted or found)
+        self.joints = wanted or tuple(found)
         indices = [found[name] for name in self.joints]
         self._q_at, self._v_at = model.jnt_qposadr[indices], model.jnt_dofadr[indices]
         self.floating = bool(model.njnt and model.jnt_type[0] == int(mujoco.mjtJoint.mjJNT_FREE))
@@ -157,9 +158,7 @@ class SimulatedRobot:
         self._where = {
             name: (key, i) for key in reversed(keys) for i, name in enumerate(self.spec.observation[key].names)
         }
-        self.told = tuple(
-            dict.fromkeys(n for key in keys for n in told_names(self.spec.observation[key], self.spec.task))
-        )
+        self.told = tuple(dict.fromkeys(n for key in keys for n in told_names(self.spec.observation[key])))
         units = {
             name: self.spec.observation[key].units[i] if self.spec.observation[key].units else ""
             for name, (key, i) in self._where.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +45,9 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def domain_id(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def domain_id(monkeypatch: pytest.MonkeyPatch) -> int:
     """A ROS domain of this test process's own, on this machine only."""
     number = 1 + os.getpid() % 100
     monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    yield number
+    return number

@@ -141,7 +141,8 @@ def test_an_older_observation_is_ignored(runtime: PythonRuntime) -> None:
 
 def test_a_ramp_starts_at_the_joints_and_ends_at_the_policy(quadruped: Path) -> None:
     ramped, direct = PythonRuntime(quadruped), PythonRuntime(quadruped)
-    ramped.description = replace(ramped.description, timing=replace(ramped.description.timing, ramp_s=1.0))
+    for made, seconds in ((ramped, 1.0), (direct, 0.0)):
+        made.description = replace(made.description, timing=replace(made.description.timing, ramp_s=seconds))
     modes = []
     for step in range(1, 60):
         now = observed(ramped, step)
@@ -153,7 +154,7 @@ def test_a_ramp_starts_at_the_joints_and_ends_at_the_policy(quadruped: Path) -> 
             assert joints is not None
             np.testing.assert_allclose(command.target, joints.default, atol=1e-12)
     assert modes[:50] == [Mode.RAMP] * 50
-    assert set(modes[51:]) == {Mode.RUN}
+    assert set(modes[50:]) == {Mode.RUN}
     np.testing.assert_allclose(command.target, wanted.target, atol=1e-9)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ LEVEL = Imu(np.array([0.0, 0.0, 0.0, 1.0]), np.zeros(3), np.array([0.0, 0.0, 9.8
 @pytest.fixture(scope="module")
 def loaded(quadruped: Path) -> PolicyCore:
     runtime = PythonRuntime(quadruped)
+    runtime.description = replace(runtime.description, timing=replace(runtime.description.timing, ramp_s=0.0))
     return PolicyCore(runtime.description, runtime)
 
 

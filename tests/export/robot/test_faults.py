@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -39,7 +41,7 @@ def test_shares_of_lost_and_reordered_messages() -> None:
     # Five standard deviations of a binomial.
     assert abs(way.dropped - 4000) < 5 * np.sqrt(20000 * 0.2 * 0.8)
     assert abs(way.reordered - 1600) < 5 * np.sqrt(16000 * 0.1 * 0.9)
-    behind = sum(b < a for a, b in zip(arrived[:-1], arrived[1:], strict=True))
+    behind = sum(b < a for a, b in pairwise(arrived))
     assert way.reordered * 0.6 < behind <= way.reordered
 
 
