@@ -232,8 +232,8 @@ def _joints(facts: Mapping[str, Any]) -> Joints:
 def _terms(key: str, facts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[Term, ...]:
     if not facts or key.startswith(IMAGE_PREFIX):
         raise BundleError(
-            f"the bundle does not say what its observation '{key}' is made of, so no node can build it from topics: export "
-            "it again with export.robot_file=FILE that lists its terms (docs/deploy/bundle.md)"
+            f"the bundle does not say what its observation '{key}' is made of, so no node can build it from "
+            "topics: export it again with export.robot_file=FILE that lists its terms (docs/deploy/bundle.md)"
         )
     terms = []
     for fact in facts:

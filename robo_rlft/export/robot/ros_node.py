@@ -1,9 +1,14 @@
-"""The policy's node as a lifecycle node of ROS 2: `python -m robo_rlft.export.robot.ros_node --ros-args -p bundle:=DIR`.
+"""The policy's node as a lifecycle node of ROS 2.
+
+    python -m robo_rlft.export.robot.ros_node --ros-args -p bundle:=BUNDLE -p autostart:=true
 
 The same core, topics and diagnostics as the node on DDS alone (`node`), with what only ROS 2 offers: parameters, the
 states unconfigured, inactive and active, and the services `~/emergency_stop` and `~/reset` (std_srvs/Trigger). Needs
 rclpy and the message packages of a ROS 2 installation; imports no torch.
 """
+
+# pyright: reportMissingImports=false
+# rclpy and the messages come with ROS 2, not from the registry of Python packages.
 
 from __future__ import annotations
 
@@ -37,8 +42,8 @@ _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _DIAGNOSTICS_S = 1.0
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _PARAMETERS: dict[str, Any] = {"bundle": "", "seed": 0, "threads": 1, "trajectory": False, "autostart": False}
-"""Names and defaults: the bundle's folder, the seed of its noise, threads of an inference, whether trajectories are sent
-too, whether the node activates itself. Each topic's name is a parameter `topics.<name>` as well."""
+"""Names and defaults: the bundle's folder, the seed of its noise, threads of an inference, whether trajectories are
+sent too, whether the node activates itself. Each topic's name is a parameter `topics.<name>` as well."""
 
 
 class RosPolicyNode(LifecycleNode):

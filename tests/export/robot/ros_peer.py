@@ -45,7 +45,7 @@ def echo(node: Node, kinds: list[str], seconds: float) -> None:
 
 
 def drive(node: Node, name: str) -> None:
-    """Configure and activate, then wait for a line on standard input before the emergency stop, and another before reset."""
+    """Configure and activate; a line on standard input each for the emergency stop, the reset and the deactivation."""
     call(node, ChangeState, f"{name}/change_state", transition=1)
     say(state=call(node, GetState, f"{name}/get_state").current_state.label)
     call(node, ChangeState, f"{name}/change_state", transition=3)
