@@ -24,7 +24,7 @@ PIP     := $(BIN)/python -m pip install --disable-pip-version-check --retries 5 
 # One thread per test process: $(WORKERS) of them run side by side.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help ros ros-test setup setup-simulators setup-metaworld demo test test-fast lint format bench planner clean
+.PHONY: help ros ros-test setup setup-simulators setup-metaworld runtime demo test test-fast lint format bench planner clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -32,10 +32,15 @@ help: ## show this list
 demo: setup ## the whole way on two cores: demonstrations, cloning, fine-tuning, exported controller
 	@$(BIN)/robo-rlft demo
 
+runtime: setup ## the C++ runtime (deploy/runtime), its tests, tools and library for Python
+	@bash tools/build_runtime.sh $(BIN)/cmake
+
 test: setup-simulators ## every test, in every simulator (45 minutes at most on two cores, installation included)
+	@bash tools/build_runtime.sh --optional $(BIN)/cmake
 	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 test-fast: setup ## the tests that take seconds
+	@bash tools/build_runtime.sh --optional $(BIN)/cmake
 	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
 lint: setup ## ruff, pyright, and the direction of imports
@@ -73,7 +78,7 @@ setup-metaworld: setup ## Meta-World: its release asks for an older MuJoCo, and 
 	@$(PIP) --quiet --no-deps 'metaworld>=3.1,<4'
 
 clean: ## remove the virtual environment and everything built
-	rm -rf $(VENV) .venv-planner build dist *.egg-info robo_rlft/envs/mujoco/_stepper.* .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-planner build dist *.egg-info robo_rlft/envs/mujoco/_stepper.* robo_rlft/export/*.so .pytest_cache .ruff_cache .hypothesis
 
 setup: $(STAMP) ## install what is missing
 

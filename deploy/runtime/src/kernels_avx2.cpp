@@ -1,0 +1,2 @@
+#define KERNEL avx2
+#include "kernels.inc"

@@ -1,0 +1,2 @@
+#define KERNEL avx512
+#include "kernels.inc"

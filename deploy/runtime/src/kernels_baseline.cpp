@@ -1,0 +1,2 @@
+#define KERNEL baseline
+#include "kernels.inc"
