@@ -132,6 +132,7 @@ _DEPLOY_FLAGS = (
     Flag("--record", "write all messages to an MCAP file", "PATH"),
     Flag("--video", "film the first episode, as MP4", "PATH"),
     Flag("--priority", "SCHED_FIFO priority of the policy's process, where this is allowed", "1..99"),
+    Flag("--runtime", "what runs the bundle: python, or native after make runtime", "NAME"),
     Flag("--robot-only", "start the robot alone, for a policy that runs elsewhere"),
     JSON,
 )
@@ -154,6 +155,7 @@ def _deploy(arguments: Arguments) -> None:
         seconds=_number(flags, "--seconds", 0.0),
         faults=faults,
         in_step="--in-step" in flags,
+        runtime=flags.get("--runtime", Settings.runtime),
         policy="--robot-only" not in flags,
         episodes=int(_number(flags, "--episodes", Settings.episodes)),
         seed=int(_number(flags, "--seed", Settings.seed)),

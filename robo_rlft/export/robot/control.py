@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from robo_rlft.errors import BundleError, SpecError, UserError
+from robo_rlft.errors import BundleError, ConfigError, SpecError, UserError, unknown_name
 from robo_rlft.export.robot.description import Description, read_description
 from robo_rlft.export.runtime import Controller
 
@@ -58,6 +58,8 @@ class Command:
 class Runtime(Protocol):
     """A bundle that runs. Times are in ns of one clock."""
 
+    description: Description
+
     @property
     def last_action(self) -> np.ndarray:
         """What the policy gave last, before scale, offset and limits: some policies observe it."""
@@ -82,6 +84,26 @@ class Runtime(Protocol):
     def estop(self) -> None:
         """Stop until `reset`."""
         ...
+
+
+RUNTIMES = ("python", "native")
+
+
+def load_runtime(name: str, bundle: Path | str, seed: int = 0, threads: int = 1) -> Runtime:
+    """A bundle on ONNX Runtime's Python interface (`python`) or on the C++ runtime (`native`).
+
+    Raises:
+        ConfigError: there is no such runtime.
+        BundleError: the bundle is refused.
+        RunError: the C++ runtime is not built.
+    """
+    if name not in RUNTIMES:
+        raise ConfigError(unknown_name("runtime", name, RUNTIMES))
+    if name == "python":
+        return PythonRuntime(bundle, seed, threads)
+    from robo_rlft.export.robot.native_runtime import NativeRuntime
+
+    return NativeRuntime(bundle, seed)
 
 
 class Limiter:

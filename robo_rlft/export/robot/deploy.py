@@ -56,6 +56,7 @@ class Settings:
         json: file of what was measured.
         domain_id: ROS_DOMAIN_ID; None takes the environment's, else one of this process's own.
         priority: SCHED_FIFO priority of the policy's process, 0 for none.
+        runtime: what runs the bundle, `python` or `native`.
         policy: start the policy; False waits for one that somebody else starts.
     """
 
@@ -69,11 +70,14 @@ class Settings:
     json: Path | None = None
     domain_id: int | None = None
     priority: int = 0
+    runtime: str = "python"
     policy: bool = True
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.seconds < 0 or self.seed < 0:
             raise ConfigError("deploy needs at least one episode, and seconds and a seed that are not negative")
+        if self.in_step and self.runtime == "native":
+            raise ConfigError("the native runtime limits motion by the clock, which --in-step outruns: leave one out")
 
 
 def deploy(bundle: Path | str, settings: Settings | None = None) -> dict[str, Any]:
@@ -144,6 +148,7 @@ def _robot(bundle: Path | str, faults: Faults) -> SimulatedRobot:
 @contextmanager
 def _policy(bundle: Path | str, domain_id: int, settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", MODULE, str(bundle), "--priority", str(settings.priority)]
+    command += ["--runtime", settings.runtime]
     environment = {**os.environ, "ROS_DOMAIN_ID": str(domain_id), "ROS_AUTOMATIC_DISCOVERY_RANGE": _discovery()}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:

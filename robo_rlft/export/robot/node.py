@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from robo_rlft.errors import UserError
-from robo_rlft.export.robot.control import PythonRuntime
+from robo_rlft.export.robot.control import RUNTIMES, load_runtime
 from robo_rlft.export.robot.core import PolicyCore
 from robo_rlft.export.robot.dds import COMMAND, LATCHED, Participant, Quality
 from robo_rlft.export.robot.observation import Source
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until a signal; the exit status."""
     given = _parser().parse_args(arguments)
     try:
-        runtime = PythonRuntime(given.bundle, given.seed, given.threads)
+        runtime = load_runtime(given.runtime, given.bundle, given.seed, given.threads)
         core = PolicyCore(runtime.description, runtime)
         with Participant() as bus:
             node = PolicyNode(core, bus, with_trajectory=given.trajectory)
@@ -118,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle")
     parser.add_argument("--seed", type=int, default=0, help="of the policy's noise")
     parser.add_argument("--threads", type=int, default=1, help="threads of one inference")
+    parser.add_argument("--runtime", choices=RUNTIMES, default="python", help="what runs the bundle")
     parser.add_argument("--trajectory", action="store_true", help="also send trajectory_msgs/JointTrajectory")
     parser.add_argument("--priority", type=int, default=0, help="SCHED_FIFO priority, 1 to 99; 0 keeps the ordinary")
     return parser

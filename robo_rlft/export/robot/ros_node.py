@@ -29,7 +29,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from robo_rlft.errors import UserError
-from robo_rlft.export.robot.control import PythonRuntime
+from robo_rlft.export.robot.control import load_runtime
 from robo_rlft.export.robot.core import PolicyCore
 from robo_rlft.export.robot.observation import Source
 from robo_rlft.export.robot.ros_messages import as_ros
@@ -41,8 +41,15 @@ _COMMAND = QoSProfile(depth=1)
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _DIAGNOSTICS_S = 1.0
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-_PARAMETERS: dict[str, Any] = {"bundle": "", "seed": 0, "threads": 1, "trajectory": False, "autostart": False}
-"""Names and defaults: the bundle's folder, the seed of its noise, threads of an inference, whether trajectories are
+_PARAMETERS: dict[str, Any] = {
+    "bundle": "",
+    "runtime": "python",
+    "seed": 0,
+    "threads": 1,
+    "trajectory": False,
+    "autostart": False,
+}
+"""Names and defaults: the bundle's folder, what runs it (`python` or `native`), the seed of its noise, threads of an inference, whether trajectories are
 sent too, whether the node activates itself. Each topic's name is a parameter `topics.<name>` as well."""
 
 
@@ -63,7 +70,7 @@ class RosPolicyNode(LifecycleNode):
         """Load and verify the bundle, offer and read the topics; fails with one sentence in the log."""
         given = {name: self.get_parameter(name).value for name in _PARAMETERS}
         try:
-            runtime = PythonRuntime(given["bundle"], given["seed"], given["threads"])
+            runtime = load_runtime(given["runtime"], given["bundle"], given["seed"], given["threads"])
             self.core = PolicyCore(runtime.description, runtime, self.get_name())
         except UserError as error:
             self.get_logger().error(str(error))
