@@ -35,7 +35,9 @@ _FACTS = tuple(f.name for f in fields(JointSpec) if f.name not in ("name", "unit
 _SECTIONS = ("env_id", "rate_hz", "joints", "action", "observation", "timing")
 _TIMING = tuple(f.name for f in fields(Timing))
 _TERM = tuple(f.name for f in fields(TermSpec))
-_ACTION = ("names", "units", "low", "high", "meaning", "scale", "offset", "frame")
+_STEPS = ("velocity", "acceleration")
+_MEANING = ("meaning", "scale", "offset", "frame", *_STEPS)
+_ACTION = ("names", "units", "low", "high", *_MEANING)
 
 
 def read_robot_file(path: Path | str) -> Section:
@@ -155,7 +157,7 @@ def _array(spec: ArraySpec, data: Section, what: str) -> ArraySpec:
 
 def _meaning(robot: RobotSpec, joints: tuple[JointSpec, ...], data: Section) -> ActionMeaning | None:
     own, width = robot.action_meaning, robot.action.shape[0]
-    if not {"meaning", "scale", "offset", "frame"} & set(data):
+    if not set(_MEANING) & set(data):
         return own
     kind = str(data.get("meaning", own.kind if own else ""))
     scale = _numbers("action.scale", data.get("scale", own.scale if own else 1.0), width)
@@ -169,7 +171,9 @@ def _meaning(robot: RobotSpec, joints: tuple[JointSpec, ...], data: Section) -> 
     if kind == _OFFSET and offset != default:
         raise SpecError(f"action.offset {offset} is not joints.default {default}: leave it out")
     frame = str(data.get("frame", own.frame if own else ""))
-    return ActionMeaning(kind, tuple(scale), tuple(offset), frame)
+    known = {key: getattr(own, key) for key in _STEPS} if own else {}
+    steps = known | {key: tuple(_numbers(f"action.{key}", data[key], width)) for key in _STEPS if key in data}
+    return ActionMeaning(kind, tuple(scale), tuple(offset), frame, **steps)
 
 
 def _observation(robot: RobotSpec, joints: tuple[JointSpec, ...], data: Section) -> dict[str, ArraySpec]:

@@ -135,6 +135,8 @@ def test_the_facts_are_those_of_the_file(files: Files) -> None:
         "scale": [0.25, 0.25],
         "offset": [0.1, -1.2],
         "frame": None,
+        "velocity": None,
+        "acceleration": None,
     }
     angular, positions, _ = facts["policy"]["observation"][0]["terms"]
     assert (angular["scale"], angular["frame"]) == ([0.25] * 3, "base")

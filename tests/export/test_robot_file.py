@@ -39,6 +39,15 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     assert timing_of_file({}) == {}
 
 
+def test_steps_of_a_target_without_joints_are_limited_by_hand(tmp_path: Path) -> None:
+    data = {"action": {"meaning": "cartesian", "velocity": [0.1, 0.2], "acceleration": 1}}
+    meaning = described(ROBOT, read_robot_file(written(tmp_path, data))).action_meaning
+    assert meaning is not None
+    assert (meaning.velocity, meaning.acceleration) == ((0.1, 0.2), (1.0, 1.0))
+    with pytest.raises(ConfigError, match="one limit from 0 on"):
+        described(ROBOT, {"action": {"meaning": "cartesian", "velocity": -1}})
+
+
 def test_limits_of_the_action_are_replaced(tmp_path: Path) -> None:
     file = read_robot_file(written(tmp_path, {"action": {"low": [-5, -1], "high": 1, "meaning": "joint_effort"}}))
     robot = described(KNOWN, file)
@@ -93,7 +102,7 @@ FILES = st.fixed_dictionaries(
     optional={
         "rate_hz": VALUES,
         "joints": sections("names", "units", "default", "velocity", "position_low"),
-        "action": sections("names", "low", "meaning", "scale", "offset", "frame"),
+        "action": sections("names", "low", "meaning", "scale", "offset", "frame", "velocity"),
         "observation": VALUES | st.fixed_dictionaries({"policy": VALUES | st.fixed_dictionaries({"terms": TERMS})}),
         "timing": sections("hold_s", "ramp_s"),
     },

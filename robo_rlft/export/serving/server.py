@@ -166,7 +166,9 @@ class PolicyServer:
             return True
         scheme, _, token = ",".join(request.headers.get_all("Authorization")).partition(" ")
         known = scheme.lower() in ("api-key", "bearer")
-        return hmac.compare_digest(token.strip().encode(), self.options.token.encode()) and known
+        return (
+            hmac.compare_digest(token.strip().encode(errors="surrogateescape"), self.options.token.encode()) and known
+        )
 
     async def _connected(self, batcher: Batcher, connection: ServerConnection) -> None:
         assert self._stopping is not None

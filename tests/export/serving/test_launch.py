@@ -108,6 +108,10 @@ def test_the_verb_asks_the_server_that_it_is_told(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_a_table(exported: Path, number: signal.Signals) -> None:
     process, url = start_server(exported)
+    assert process.stdout is not None
+    assert "golden check passed" in process.stdout.readline()
+    described = process.stdout.readline().strip()
+    assert described == "clients send observation/policy float32 [2, 3], noise float32 [4, 2] (optional)"
     with RemotePolicy(url) as policy:
         policy.act({"policy": np.zeros((1, 2, 3))})
         process.send_signal(number)
@@ -115,7 +119,6 @@ def test_a_signal_ends_it_with_a_table(exported: Path, number: signal.Signals) -
     assert (process.returncode, err) == (0, "")
     assert "1 answered" in out
     assert "p99.9" in out
-    assert "clients send observation/policy float32 [2, 3], noise float32 [4, 2] (optional)" in out
 
 
 def test_a_second_server_on_the_port_is_one_clear_error(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
