@@ -28,9 +28,7 @@ numbers = st.one_of(
 )
 vectors = st.lists(numbers, min_size=5, max_size=5)
 joints = st.lists(st.one_of(st.floats(-1, 1), numbers), min_size=2, max_size=2)
-spans = st.one_of(
-    st.just(1 / HZ), st.floats(0, 0.02), st.sampled_from([0.0, 1e-9, 0.05, 0.3, 5.0, -0.001, -5.0])
-)
+spans = st.one_of(st.just(1 / HZ), st.floats(0, 0.02), st.sampled_from([0.0, 1e-9, 0.05, 0.3, 5.0, -0.001, -5.0]))
 
 
 @dataclass(frozen=True)
