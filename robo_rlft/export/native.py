@@ -1,4 +1,4 @@
-"""The C++ runtime (`deploy/runtime`) from Python: a bundle as a controller with limits, a watchdog and real-time threads.
+"""The C++ runtime (`deploy/runtime`) from Python: a bundle as a controller with limits, watchdog and real-time threads.
 
     runtime = Runtime("BUNDLE", joints=robot.joint_names)
     runtime.observe(now, {"policy": frame})       # the newest frame of each key, [width]; the runtime keeps the history
@@ -6,8 +6,8 @@
     runtime.policy_step(now)                      # asks the policy, if there is something new to look at
     command = runtime.tick(now)                   # within every limit, whatever the policy said
 
-In a simulation the caller makes the steps, in a real robot `start()` makes the two threads; both are the same code. The
-guarantees, the modes and their transitions: docs/deploy/runtime.md. Needs numpy and the built library; imports no torch.
+In a simulation the caller makes the steps, on a robot `start()` makes the two threads; both are the same code. The
+guarantees, the modes and their transitions: docs/deploy/runtime.md. Needs numpy and the library; imports no torch.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Command:
 
     Attributes:
         target: float64 [A], in the order and units of the bundle's action.
-        effort: float64 [A], joint PD on a position target where the bundle has gains, or the effort that is the target; else 0.
+        effort: float64 [A], joint PD on a position target where the bundle has gains, or the target if it is an effort.
         mode: what the watchdog allows.
         flags: what the command is.
         faults: what is wrong in this tick.
@@ -141,7 +141,7 @@ class Runtime:
 
     Args:
         bundle: folder with `runtime.json`.
-        joints: names in the order in which `joint_state` will come; more than the bundle's are fine. None: the bundle's order.
+        joints: names in the order in which `joint_state` will come, perhaps more than the bundle's; None: its order.
         backend: `native`, `onnx`, or `automatic`: native where the bundle has a native network.
         interpolation: `hold` an action for its control step, or go to the next one `linear`ly.
         stitching: where chunks meet: `replace`, `ensemble`, `cross_fade` or `real_time`.
@@ -423,7 +423,7 @@ class Runtime:
 
 
 def onnxruntime_library() -> str:
-    """Path of ONNX Runtime's library: the environment variable's, else the installed package's; empty without either."""
+    """Path of ONNX Runtime's library: the environment variable's, else the installed package's; or empty."""
     if path := os.environ.get(ONNXRUNTIME_VARIABLE):
         return path
     package = importlib.util.find_spec("onnxruntime")

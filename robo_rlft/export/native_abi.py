@@ -32,9 +32,7 @@ class Sizes(c.Structure):
     """rr_sizes."""
 
     _fields_ = (
-        *_fields(
-            c.c_int32, "actions joints given_joints keys frame_width obs_horizon chunk execute prefix reserved"
-        ),
+        *_fields(c.c_int32, "actions joints given_joints keys frame_width obs_horizon chunk execute prefix reserved"),
         *_fields(c.c_double, "rate_hz control_hz golden_error"),
     )
 

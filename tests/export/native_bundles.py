@@ -1,4 +1,4 @@
-"""Synthetic bundles of the C++ runtime, in numpy alone: the same network as plain weights and as ONNX, and a reference of both."""
+"""Synthetic bundles of the C++ runtime, in numpy: one network as plain weights, as ONNX and as a reference."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,8 @@ class Network:
         flow = robot.kind == "flow_mlp"
         time = rng.normal(size=(robot.steps, 6)) if flow else np.zeros((1, 0))
         widths = [(size if flow else 0) + time.shape[1] + cond, *robot.hidden, size]
-        self.tensors = {"time": time} if flow else {}
-        for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+        self.tensors: dict[str, np.ndarray] = {"time": time} if flow else {}
+        for i, (a, b) in enumerate(pairwise(widths)):
             self.tensors[f"layers.{i}.weight"] = rng.normal(size=(b, a)) / np.sqrt(a)
             self.tensors[f"layers.{i}.bias"] = 0.1 * rng.normal(size=b)
         self.tensors |= {
@@ -258,15 +259,20 @@ def write_bundle(folder: Path, robot: Robot | None = None, network: Network | No
     noise = rng.standard_normal((6, robot.chunk, robot.joints), dtype=np.float32)
     golden = io.BytesIO()
     action = network.act(observation, noise).astype(np.float32)
-    np.savez(golden, **{"observation/policy": observation, "noise": noise, "action": action})
-    files = {"policy.onnx": network.onnx(), "weights.safetensors": save(network.tensors), "golden.npz": golden.getvalue()}
+    arrays = {"observation/policy": observation, "noise": noise, "action": action}
+    np.savez(golden, **arrays)  # pyright: ignore[reportArgumentType]
+    files = {
+        "policy.onnx": network.onnx(),
+        "weights.safetensors": save(network.tensors),
+        "golden.npz": golden.getvalue(),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     content = facts(robot) | {"files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
     for name, value in robot.overrides.items():
         *path, last = name.split(".")
-        place = content
+        place: Any = content
         for key in path:
             place = place[key]
         place[last] = value
@@ -277,5 +283,7 @@ def write_bundle(folder: Path, robot: Robot | None = None, network: Network | No
 def seal(folder: Path, description: bytes) -> None:
     """Write runtime.json, and a controller.yaml that agrees with it."""
     (folder / "runtime.json").write_bytes(description)
-    text = f"format: robo_rlft.controller\nfiles: {{runtime.json: {hashlib.sha256(description).hexdigest()}}}\n".encode()
+    text = (
+        f"format: robo_rlft.controller\nfiles: {{runtime.json: {hashlib.sha256(description).hexdigest()}}}\n".encode()
+    )
     (folder / "controller.yaml").write_bytes(text + b"digest: " + hashlib.sha256(text).hexdigest().encode() + b"\n")

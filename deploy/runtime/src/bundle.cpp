@@ -203,8 +203,8 @@ std::optional<NativeSpec> native(const Value& root, std::size_t keys) {
   out.kind = given->at("kind").as_string("kind");
   out.activation = given->at("activation").as_string("activation");
   out.steps = count(*given, "steps", 1);
-  require(given->find("layer_norm_eps") == nullptr, "the native network has layer norms, which this runtime does not compute");
-  require(given->find("prefix") == nullptr || count(*given, "prefix", 0) == 0, "the native network has a prefix, which this runtime takes with ONNX only");
+  // What this runtime does not compute natively it leaves to ONNX Runtime.
+  if (given->find("layer_norm_eps") != nullptr || (given->find("prefix") != nullptr && count(*given, "prefix", 0) > 0)) return std::nullopt;
   const auto bound = [](const Value* v, const char* key) { return v == nullptr ? kInfinity : v->as_number(key); };
   out.latent_clip = bound(given->find("latent_clip"), "latent_clip");
   out.bounded = given->at("bounded").boolean;

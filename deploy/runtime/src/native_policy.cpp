@@ -206,7 +206,7 @@ class NativePolicy final : public Policy {
 }  // namespace
 
 std::unique_ptr<Policy> make_native_policy(const Bundle& bundle) {
-  if (!bundle.native) throw Error("the bundle has no native network: use the backend onnx");
+  if (!bundle.native) throw Error("the bundle has no native network that this runtime computes (it takes no prefix and no layer norm): use the backend onnx");
   return std::make_unique<NativePolicy>(bundle);
 }
 

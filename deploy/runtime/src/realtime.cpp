@@ -61,7 +61,7 @@ void DurationHistogram::add(std::int64_t ns) noexcept {
   ++count_;
   const auto bin = static_cast<std::size_t>(ns / 100);
   if (bin < kFine) ++fine_[bin];
-  else ++coarse_[std::min(static_cast<std::size_t>(ns / 1000), kCoarse - 1)];
+  else ++coarse_[std::min(static_cast<std::size_t>(ns / 10'000), kCoarse - 1)];
 }
 
 double DurationHistogram::quantile_us(double share) const noexcept {
@@ -75,7 +75,7 @@ double DurationHistogram::quantile_us(double share) const noexcept {
   }
   for (std::size_t i = 0; i < kCoarse; ++i) {
     seen += coarse_[i];
-    if (seen >= left) return static_cast<double>(i + 1);
+    if (seen >= left) return static_cast<double>(i + 1) * 10.0;
   }
   return max_us();
 }

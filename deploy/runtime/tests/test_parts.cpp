@@ -196,7 +196,7 @@ static void quantiles_are_those_of_the_sorted_values() {
   CHECK_NEAR(histogram.quantile_us(0.5), 500, 0.2);
   CHECK_NEAR(histogram.quantile_us(0.999), 999, 0.2);
   histogram.add(50'000'000);
-  CHECK_NEAR(histogram.quantile_us(1.0), 50'000, 2);
+  CHECK_NEAR(histogram.quantile_us(1.0), 50'000, 20);
   CHECK_NEAR(histogram.max_us(), 50'000, 0);
 }
 

@@ -21,7 +21,7 @@ std::string set_thread(int priority, int cpu);
 // Locks present and future memory. Returns what could not be done, or nothing.
 std::string lock_memory();
 
-// Counts durations in bins of 100 ns up to 10 ms, in microseconds beyond up to 1 s; no allocation after construction.
+// Counts durations in bins of 100 ns up to 1 ms and of 10 us beyond, up to 1 s; no allocation after construction.
 class DurationHistogram {
  public:
   DurationHistogram() : fine_(kFine), coarse_(kCoarse) {}
@@ -33,7 +33,7 @@ class DurationHistogram {
   void clear() noexcept;
 
  private:
-  static constexpr std::size_t kFine = 100'000, kCoarse = 1'000'000;
+  static constexpr std::size_t kFine = 10'000, kCoarse = 100'000;
   std::vector<std::uint32_t> fine_, coarse_;
   std::uint64_t count_ = 0;
   std::int64_t max_ = 0;
