@@ -60,6 +60,8 @@ class JointSpec:
     damping: float | None = None
 
     def __post_init__(self) -> None:
+        if self.unit not in ("rad", "m"):
+            raise SpecError(f"joint '{self.name}': unit '{self.unit}' must be rad, or m of a sliding joint")
         low, high = self.position_low, self.position_high
         if low is not None and high is not None and not low < high:
             raise SpecError(f"joint '{self.name}': position_low {low:g} must be below position_high {high:g}")
@@ -78,16 +80,26 @@ class ActionMeaning:
         scale: target units per unit of action, one per entry.
         offset: target of a zero action, one per entry.
         frame: of a `cartesian` action, the frame its axes belong to.
+        velocity: largest change of each target per second, or empty; of joints, their own limits count.
+        acceleration: largest change of that per second, or empty.
     """
 
     kind: str
     scale: tuple[float, ...]
     offset: tuple[float, ...]
     frame: str = ""
+    velocity: tuple[float, ...] = ()
+    acceleration: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in MEANINGS:
             raise SpecError(f"action meaning '{self.kind}' is unknown: choose one of {', '.join(MEANINGS)}")
+        for label in ("velocity", "acceleration"):
+            values = getattr(self, label)
+            if values and (len(values) != len(self.scale) or min(values) < 0):
+                raise SpecError(
+                    f"action {label} {list(values)}: one limit from 0 on for each of {len(self.scale)} entries"
+                )
 
 
 @dataclass(frozen=True)
@@ -267,4 +279,5 @@ def _said(fact: JointSpec | ActionMeaning | TermSpec) -> dict[str, Any]:
 
 def _read(kind: type[_Fact], data: Mapping[str, Any]) -> _Fact:
     """Inverse of `_said`."""
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return kind(**given)

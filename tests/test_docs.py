@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("deploy/**/*.md"), *ROOT.glob("benchmarks/**/*.md")]
 )
-OWN_WORDS = {"convert", "doctor", "list"}
+OWN_WORDS = {"convert", "doctor", "import", "list"}
 """Verbs whose words with `=` are not settings."""
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from robo_rlft.errors import ConfigError
 from robo_rlft.export.card import evaluations, model_card
+from robo_rlft.export.chunking import check_continuable, continued
 from robo_rlft.export.facts import runtime_json
 from robo_rlft.export.golden import golden_inputs, residual_inputs
 from robo_rlft.export.graph import CorrectedAction, DeterministicPolicy, ExportedModel, to_onnx
@@ -24,6 +25,7 @@ from robo_rlft.export.manifest import (
     NORMALISED,
     RESIDUAL,
     RESIDUAL_FILE,
+    RTC,
     RUNTIME_FILE,
     TOLERANCE,
     WEIGHTS_FILE,
@@ -35,6 +37,7 @@ from robo_rlft.export.manifest import (
     to_yaml,
 )
 from robo_rlft.export.metadata import annotated, metadata
+from robo_rlft.export.native_format import NativeNetwork
 from robo_rlft.export.publish import publish
 from robo_rlft.export.robot_file import described, read_robot_file, timing_of_file
 from robo_rlft.export.runtime import Controller
@@ -60,10 +63,14 @@ class Extras:
     Attributes:
         timing: seconds by field of `Timing`, over those that follow from rate and chunk.
         records: evaluations for the model card.
+        rtc: real-time chunking, one of `RTC`.
+        prefix: P of it; 0 takes the actions of a chunk after those that are executed.
     """
 
     timing: Mapping[str, float] = field(default_factory=dict)
     records: Sequence[Mapping[str, Any]] = ()
+    rtc: str = RTC[0]
+    prefix: int = 0
 
 
 def export(config: Config) -> Path:
@@ -71,6 +78,7 @@ def export(config: Config) -> Path:
 
     Raises:
         CheckpointError: the run has no readable checkpoint.
+        ConfigError: the robot file or a setting does not fit the policy.
         BundleError, RunError: see `write_bundle`.
     """
     settings = config.export
@@ -83,7 +91,8 @@ def export(config: Config) -> Path:
     }
     file = read_robot_file(settings.robot_file) if settings.robot_file else {}
     _describe(policy, file)
-    extras = Extras(timing_of_file(file), evaluations(run_folder(run)))
+    _execute(policy, settings.execute)
+    extras = Extras(timing_of_file(file), evaluations(run_folder(run)), settings.rtc, settings.prefix)
     bundle = write_bundle(policy, target, source=source, overwrite=settings.overwrite, extras=extras)
     summary_table(f"controller bundle {bundle}", [describe_bundle(bundle)])
     return bundle
@@ -108,6 +117,20 @@ def _describe(policy: Policy, file: Mapping[str, Any]) -> None:
     acting.robot = described(acting.robot, file)
 
 
+def _execute(policy: Policy, actions: int) -> None:
+    """Let fewer or more actions of a chunk be executed than in training; 0 leaves it.
+
+    Raises:
+        ConfigError: the chunk has not so many, or a residual was trained with its own number.
+    """
+    if actions and (isinstance(policy, ResidualPolicy) or not 1 <= actions <= policy.config.chunk):
+        raise ConfigError(
+            f"export.execute={actions} must be between 1 and policy.chunk {policy.config.chunk}, and a residual keeps "
+            "the number it was trained with: leave it out"
+        )
+    policy.config = replace(policy.config, execute=actions or policy.config.execute)
+
+
 _SOURCE = ("algorithm", "ema", "counters", "versions", "seed", "git")
 """What a bundle repeats of its checkpoint's description."""
 
@@ -130,31 +153,41 @@ def write_bundle(
         extras: timing and records; None: what follows from the policy.
 
     Raises:
-        ConfigError: the policy is a search.
+        ConfigError: the policy is a search, or cannot continue chunks.
         BundleError: ONNX Runtime and torch disagree, or `target` holds something else.
         RunError: the disk is full or the place cannot be written.
     """
+    asked = extras or Extras()
+    if asked.rtc != RTC[0]:
+        check_continuable(policy, asked.rtc)
     if isinstance(policy, SearchPolicy):
         raise ConfigError(
             "a search by a critic cannot be exported: export the policy alone with evaluate.candidates=0 "
             "evaluate.best_of=0"
         )
-    return publish(_contents(policy, source, extras or Extras()), target, overwrite)
+    return publish(_contents(policy, source, asked), target, overwrite)
 
 
 def _contents(policy: Policy, source: Mapping[str, Any], extras: Extras) -> dict[str, bytes]:
     draft = _manifest(policy, source, extras)
     files, pairs = _models(policy, draft)
-    if not isinstance(policy, ResidualPolicy) and (network := native_network(_on_cpu(policy))) is not None:
+    if (network := _network(policy, draft)) is not None:
         draft = replace(draft, native=network.section)
         files[WEIGHTS_FILE] = network.to_bytes()
     return sealed(draft, files, pairs, extras.records)
 
 
+def _network(policy: Policy, draft: Manifest) -> NativeNetwork | None:
+    """The plain network, where there is one and nothing else than what it computes is asked for."""
+    if isinstance(policy, ResidualPolicy) or draft.stage.rtc == "guided":
+        return None
+    return native_network(DeterministicPolicy(policy).policy, draft.stage.prefix)
+
+
 def _models(policy: Policy, draft: Manifest) -> tuple[dict[str, bytes], dict[str, np.ndarray]]:
     """The ONNX files by name, and the golden arrays."""
     if not isinstance(policy, ResidualPolicy):
-        module = DeterministicPolicy(policy)
+        module = continued(policy, draft.stage.rtc, draft.stage.prefix)
         return {MODEL_FILE: to_onnx(module)}, _pairs(module, golden_inputs(draft))
     planner, correction = DeterministicPolicy(policy.base, NORMALISED), CorrectedAction(policy)
     pairs = _pairs(planner, golden_inputs(draft))
@@ -194,10 +227,6 @@ def _pairs(model: ExportedModel, inputs: dict[str, np.ndarray]) -> dict[str, np.
     return {**inputs, "action": model.answer(inputs)}
 
 
-def _on_cpu(policy: Policy) -> Policy:
-    return DeterministicPolicy(policy).policy
-
-
 def _manifest(policy: Policy, source: Mapping[str, Any], extras: Extras) -> Manifest:
     """What a bundle says, but for hashes: of a residual, the robot is its base's, in the task it was trained on."""
     if isinstance(policy, ResidualPolicy):
@@ -208,6 +237,7 @@ def _manifest(policy: Policy, source: Mapping[str, Any], extras: Extras) -> Mani
         residual = ResidualStage(RESIDUAL_FILE, robot.rate_hz, tuple(base.vector_keys), policy.scale)
         return replace(draft, robot=robot, stage=replace(draft.stage, units=NORMALISED), residual=residual)
     config, robot = policy.config, _robot(policy)
+    prefix = 0 if extras.rtc == RTC[0] else extras.prefix or config.chunk - config.execute
     return Manifest(
         robot=robot,
         stage=Stage(
@@ -222,6 +252,8 @@ def _manifest(policy: Policy, source: Mapping[str, Any], extras: Extras) -> Mani
             steps=policy.chain.steps,
             noise="standard_normal" if policy.chain.starts_from_noise else "unused",
             guidance=float(policy.weight) if isinstance(policy, GuidedPolicy) else None,
+            rtc=extras.rtc,
+            prefix=prefix,
         ),
         normalisation={
             **{key: _normaliser(policy.obs_affine(key), policy.obs_affine(key).clip) for key in policy.vector_keys},

@@ -14,8 +14,8 @@ from typing import IO, Any, Self
 import numpy as np
 
 from robo_rlft.errors import BundleError, SpecError, UserError
-from robo_rlft.export.manifest import BASE_ACTION, GUIDANCE, OBSERVATION_PREFIX, PHASE, read_manifest
-from robo_rlft.export.runtime import as_input
+from robo_rlft.export.manifest import BASE_ACTION, DELAY, GUIDANCE, OBSERVATION_PREFIX, PHASE, PREFIX, read_manifest
+from robo_rlft.export.runtime import NO_PREFIX, as_input
 from robo_rlft.export.wire import ClosedError, LateError, Message, receive, send
 
 MODULE = "robo_rlft.export.server"
@@ -65,7 +65,13 @@ class PolicyProcess:
         return self._process.pid
 
     def act(
-        self, observation: Mapping[str, np.ndarray], noise: np.ndarray, guidance: float | None = None
+        self,
+        observation: Mapping[str, np.ndarray],
+        noise: np.ndarray,
+        guidance: float | None = None,
+        *,
+        prefix: np.ndarray | None = None,
+        delay: int = NO_PREFIX,
     ) -> np.ndarray:
         """As `Controller.act`, in the other process.
 
@@ -73,8 +79,9 @@ class PolicyProcess:
             SpecError: the observation was refused.
             BundleError: the process ended or does not answer.
         """
-        fields = {} if guidance is None else {GUIDANCE: guidance}
-        return self._ask("act", fields, observation, {"noise": noise})
+        fields = {DELAY: delay} | ({} if guidance is None else {GUIDANCE: guidance})
+        arrays = {"noise": noise} | ({} if prefix is None else {PREFIX: prefix})
+        return self._ask("act", fields, observation, arrays)
 
     def correct(self, observation: Mapping[str, np.ndarray], base_action: np.ndarray, phase: np.ndarray) -> np.ndarray:
         """As `Controller.correct`, in the other process.

@@ -62,6 +62,8 @@ def _action(robot: RobotSpec) -> dict[str, Any]:
         "scale": [1.0] * width if meaning is None else list(meaning.scale),
         "offset": [0.0] * width if meaning is None else list(meaning.offset),
         "frame": meaning.frame or None if meaning is not None else None,
+        "velocity": list(meaning.velocity) or None if meaning is not None else None,
+        "acceleration": list(meaning.acceleration) or None if meaning is not None else None,
     }
 
 

@@ -208,7 +208,8 @@ def _takes_rows(path: Path, data: bytes, observed: np.ndarray) -> bool:
         session = _session(path, data)
         feed = {INPUT: observed, "noise": np.zeros((len(observed), *session.get_inputs()[1].shape[1:]), np.float32)}
         whole = np.asarray(session.run(None, feed)[0])
-        alone = [session.run(None, {k: v[i : i + 1] for k, v in feed.items()})[0] for i in range(len(observed))]
+        rows = ({k: v[i : i + 1] for k, v in feed.items()} for i in range(len(observed)))
+        alone = [np.asarray(session.run(None, row)[0]) for row in rows]
     except Exception:  # Whatever ONNX Runtime has against several rows, one row is the answer.
         return False
     return np.allclose(whole, np.concatenate(alone), rtol=0, atol=TOLERANCE)

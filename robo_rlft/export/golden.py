@@ -6,7 +6,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from robo_rlft.export.manifest import BASE_ACTION, GUIDANCE, OBSERVATION_PREFIX, PHASE, Manifest, Normaliser
+from robo_rlft.export.manifest import (
+    BASE_ACTION,
+    DELAY,
+    GUIDANCE,
+    OBSERVATION_PREFIX,
+    PHASE,
+    PREFIX,
+    Manifest,
+    Normaliser,
+)
 
 SEED = 20_240_229
 TYPICAL_ROWS = 8
@@ -30,6 +39,8 @@ def golden_inputs(manifest: Manifest) -> dict[str, np.ndarray]:
     inputs["noise"] = _noise(rng, TYPICAL_ROWS + len(corners), manifest.event)
     for key in manifest.images:
         inputs[OBSERVATION_PREFIX + key] = _images(rng, manifest, key, len(corners))
+    if manifest.stage.prefix:
+        inputs |= _continuations(manifest, TYPICAL_ROWS + len(corners))
     if manifest.stage.guidance is not None:
         inputs[GUIDANCE] = _guidance(rng, TYPICAL_ROWS + len(corners))
     return inputs
@@ -77,6 +88,15 @@ def _noise(rng: np.random.Generator, rows: int, event: tuple[int, int]) -> np.nd
     noise = rng.standard_normal((rows, *event), dtype=np.float32)
     noise[-2], noise[-1] = 0.0, 6.0
     return noise
+
+
+def _continuations(manifest: Manifest, rows: int) -> dict[str, np.ndarray]:
+    """Previous chunks within the normalised range, and every delay in turn, from none (-1) to the whole prefix."""
+    rng, length = np.random.default_rng(SEED + 2), manifest.stage.prefix
+    normalised = rng.uniform(-1.0, 1.0, (rows, length, manifest.event[1]))
+    prefix = _denormalise(normalised, manifest.normalisation["action"])
+    delay = np.arange(rows) % (length + 2) - 1
+    return {PREFIX: prefix.astype(np.float32), DELAY: delay.astype(np.float32)[:, None]}
 
 
 def _guidance(rng: np.random.Generator, rows: int) -> np.ndarray:

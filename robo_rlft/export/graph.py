@@ -10,12 +10,16 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch._decomp import core_aten_decompositions
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from robo_rlft.export.manifest import BASE_ACTION, GUIDANCE, NORMALISED, OBSERVATION_PREFIX, PHASE, ROBOT_UNITS
 from robo_rlft.policies import Policy
@@ -31,6 +35,8 @@ class ExportedModel(nn.Module, ABC):
 
     low: Tensor
     high: Tensor
+    differentiates = False
+    """There is a gradient in it."""
 
     def __init__(self, policy: Policy, limits: ArraySpec) -> None:
         super().__init__()
@@ -126,7 +132,34 @@ def _dtype(spec: ArraySpec) -> torch.dtype:
 
 
 def to_onnx(module: ExportedModel) -> bytes:
-    """The model with a dynamic batch axis `N`, weights inside, and nothing about the machine that wrote it."""
+    """The model with a dynamic batch axis `N`, weights inside, and nothing about the machine that wrote it.
+
+    A model with a gradient inside (`differentiates`) is traced, and takes one row at a time.
+    """
+    return _traced(module) if module.differentiates else _exported(module)
+
+
+def _traced(module: ExportedModel) -> bytes:
+    """The exporter does not follow a gradient; its operations are recorded first, for rows it then cannot vary."""
+    examples = {name: rows[:1] for name, rows in module.examples.items()}
+    # Fused attention has a backward operation of its own, which ONNX does not know.
+    with _quiet(), full_precision(), sdpa_kernel(SDPBackend.MATH):
+        table: Any = core_aten_decompositions()
+        graph = make_fx(module, decomposition_table=table)(*examples.values())
+        program = torch.onnx.export(
+            graph,
+            tuple(examples.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(examples),
+            output_names=["action"],
+            verbose=False,
+        )
+    assert program is not None
+    return _without_traces(program.model_proto).SerializeToString(deterministic=True)
+
+
+def _exported(module: ExportedModel) -> bytes:
     examples = module.examples
     named = [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind != p.VAR_POSITIONAL]
     rows = {0: "N"}

@@ -35,7 +35,9 @@ _FACTS = tuple(f.name for f in fields(JointSpec) if f.name not in ("name", "unit
 _SECTIONS = ("env_id", "rate_hz", "joints", "action", "observation", "timing")
 _TIMING = tuple(f.name for f in fields(Timing))
 _TERM = tuple(f.name for f in fields(TermSpec))
-_ACTION = ("names", "units", "low", "high", "meaning", "scale", "offset", "frame")
+_STEPS = ("velocity", "acceleration")
+_MEANING = ("meaning", "scale", "offset", "frame", *_STEPS)
+_ACTION = ("names", "units", "low", "high", *_MEANING)
 
 
 def read_robot_file(path: Path | str) -> Section:
@@ -55,7 +57,7 @@ def read_robot_file(path: Path | str) -> Section:
     _known(path, "key of timing", data.get("timing", {}), _TIMING)
     for key, group in _mapping(path, "observation", data.get("observation", {})).items():
         _known(path, f"key of observation.{key}", group, ("names", "units", "terms"))
-        for term in group.get("terms", ()):
+        for term in _list(path, f"observation.{key}.terms", group.get("terms", [])):
             _known(path, f"key of a term of observation.{key}", term, _TERM)
     return data
 
@@ -86,7 +88,7 @@ def described(robot: RobotSpec, data: Section) -> RobotSpec:
             action_meaning=meaning,
             observation=observation,
         )
-    except (SpecError, TypeError, ValueError, AttributeError) as error:
+    except (SpecError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ConfigError(f"the robot file does not fit {robot.env_id}: {error}") from error
 
 
@@ -109,6 +111,12 @@ def _mapping(path: Path | str, what: str, data: Any) -> Section:
     if not isinstance(data, Mapping):
         raise ConfigError(f"robot file {path}: {what} must be 'name: value' pairs, got {type(data).__name__}")
     return cast(Section, data)
+
+
+def _list(path: Path | str, what: str, data: Any) -> list[Any]:
+    if not isinstance(data, list):
+        raise ConfigError(f"robot file {path}: {what} must be a list, got {type(data).__name__}")
+    return data
 
 
 def _rate(robot: RobotSpec, data: Section) -> float:
@@ -149,7 +157,7 @@ def _array(spec: ArraySpec, data: Section, what: str) -> ArraySpec:
 
 def _meaning(robot: RobotSpec, joints: tuple[JointSpec, ...], data: Section) -> ActionMeaning | None:
     own, width = robot.action_meaning, robot.action.shape[0]
-    if not {"meaning", "scale", "offset", "frame"} & set(data):
+    if not set(_MEANING) & set(data):
         return own
     kind = str(data.get("meaning", own.kind if own else ""))
     scale = _numbers("action.scale", data.get("scale", own.scale if own else 1.0), width)
@@ -163,7 +171,9 @@ def _meaning(robot: RobotSpec, joints: tuple[JointSpec, ...], data: Section) -> 
     if kind == _OFFSET and offset != default:
         raise SpecError(f"action.offset {offset} is not joints.default {default}: leave it out")
     frame = str(data.get("frame", own.frame if own else ""))
-    return ActionMeaning(kind, tuple(scale), tuple(offset), frame)
+    known = {key: getattr(own, key) for key in _STEPS} if own else {}
+    steps = known | {key: tuple(_numbers(f"action.{key}", data[key], width)) for key in _STEPS if key in data}
+    return ActionMeaning(kind, tuple(scale), tuple(offset), frame, **steps)
 
 
 def _observation(robot: RobotSpec, joints: tuple[JointSpec, ...], data: Section) -> dict[str, ArraySpec]:

@@ -18,11 +18,13 @@ import onnxruntime
 from robo_rlft.errors import BundleError, SpecError
 from robo_rlft.export.manifest import (
     BASE_ACTION,
+    DELAY,
     GOLDEN_FILE,
     GUIDANCE,
     MODEL_FILE,
     OBSERVATION_PREFIX,
     PHASE,
+    PREFIX,
     RESIDUAL,
     ROBOT_UNITS,
     Manifest,
@@ -31,6 +33,9 @@ from robo_rlft.export.manifest import (
     sha256,
 )
 from robo_rlft.spec import ArraySpec
+
+NO_PREFIX = -1
+"""Delay where there is no previous chunk."""
 
 
 class Controller:
@@ -69,7 +74,13 @@ class Controller:
             self.golden_error = max(self.golden_error, self._check_golden(path, self._tick, pairs, ROBOT_UNITS))
 
     def act(
-        self, observation: Mapping[str, np.ndarray], noise: np.ndarray, guidance: float | None = None
+        self,
+        observation: Mapping[str, np.ndarray],
+        noise: np.ndarray,
+        guidance: float | None = None,
+        *,
+        prefix: np.ndarray | None = None,
+        delay: int = NO_PREFIX,
     ) -> np.ndarray:
         """The chunk of actions to execute next.
 
@@ -78,17 +89,21 @@ class Controller:
                 [N, obs_horizon, height, width, 3]; the present one last.
             noise: x_0, float32 [N, H, A]; standard normal, or zeros for the most likely start.
             guidance: w of RLG, for bundles that have it; None takes the bundle's own.
+            prefix: with real-time chunking, the previous chunk's actions from the observation's step on, float32
+                [N, P, A] in the robot's units; what the chunk does not have is 0.
+            delay: how many of them will be executed before this chunk can be, 0 .. P; -1: there is no previous chunk.
 
         Returns:
             float32 [N, H, A] in the robot's units, within the robot's limits; where the bundle has a residual, in
             normalised units for `correct`.
 
         Raises:
-            SpecError: a key or shape is wrong, a value is not finite, an image is not uint8, or the bundle has no
-                guidance to set.
+            SpecError: a key or shape is wrong, a value is not finite, an image is not uint8, the delay is out of
+                range, or the bundle has no guidance or no real-time chunking.
             BundleError: the model returned a value that is not finite.
         """
-        return _finite(_infer(self._session, self._feed(observation, noise, guidance)))
+        feed = self._feed(observation, noise, guidance)
+        return _finite(_infer(self._session, feed | self._continuation(len(feed["noise"]), prefix, delay)))
 
     def correct(self, observation: Mapping[str, np.ndarray], base_action: np.ndarray, phase: np.ndarray) -> np.ndarray:
         """The action of the next control step, of a bundle with a residual.
@@ -126,6 +141,21 @@ class Controller:
             given[GUIDANCE] = np.full((rows, 1), own if guidance is None else guidance, np.float32)
         return {name: self._checked(name, value, rows, self._shapes) for name, value in given.items()}
 
+    def _continuation(self, rows: int, prefix: np.ndarray | None, delay: int) -> dict[str, np.ndarray]:
+        """The previous chunk as model inputs."""
+        length = self.manifest.stage.prefix
+        if not length:
+            if prefix is not None or delay != NO_PREFIX:
+                raise SpecError("this bundle has no real-time chunking: export it with export.rtc=prefix or guided")
+            return {}
+        if not NO_PREFIX <= delay <= length or (prefix is None and delay > 0):
+            raise SpecError(
+                f"delay {delay} must be between {NO_PREFIX} and {length}, with a prefix where it is above 0"
+            )
+        known = np.zeros((rows, *self._shapes[PREFIX]), np.float32) if prefix is None else prefix
+        whole = {PREFIX: known, DELAY: np.full((rows, 1), NO_PREFIX if prefix is None else delay, np.float32)}
+        return {name: self._checked(name, value, rows, self._shapes) for name, value in whole.items()}
+
     def _check_keys(self, observation: Mapping[str, np.ndarray], keys: Sequence[str]) -> None:
         if set(observation) != set(keys):
             raise SpecError(f"the controller reads observations {sorted(keys)}, got {sorted(observation)}")
@@ -143,7 +173,7 @@ class Controller:
 
     def _not_finite(self, name: str, array: np.ndarray) -> str:
         where = np.argwhere(~np.isfinite(array))[0]
-        if name in (GUIDANCE, PHASE):
+        if name in (GUIDANCE, PHASE, DELAY):
             return f"{name} is {array[tuple(where)]}; the controller acts on finite numbers only"
         robot = self.manifest.robot
         observed = robot.observation.get(name.removeprefix(OBSERVATION_PREFIX))

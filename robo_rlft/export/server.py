@@ -1,8 +1,9 @@
 """The policy in a process of its own: `python -m robo_rlft.export.server BUNDLE`. Imports no torch.
 
 Messages (see `wire`) come on standard input and answers leave on standard output, one for one. Answered by `action`:
-`act` with arrays `observation/<key>` and `noise`, and for a bundle with guidance perhaps a field `guidance`; `correct`,
-for a bundle with a residual, with `observation/<key>`, `base_action` and `phase`. Anything refused: `error`.
+`act` with arrays `observation/<key>` and `noise`, for a bundle with guidance perhaps a field `guidance`, and for one
+with real-time chunking perhaps an array `prefix` and a field `delay`; `correct`, for a bundle with a residual, with
+`observation/<key>`, `base_action` and `phase`. Anything refused: `error`.
 The end of the input ends the process, so that it never outlives its parent.
 """
 
@@ -18,8 +19,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from robo_rlft.errors import UserError
-from robo_rlft.export.manifest import BASE_ACTION, GUIDANCE, OBSERVATION_PREFIX, PHASE
-from robo_rlft.export.runtime import Controller
+from robo_rlft.export.manifest import BASE_ACTION, DELAY, GUIDANCE, OBSERVATION_PREFIX, PHASE, PREFIX
+from robo_rlft.export.runtime import NO_PREFIX, Controller
 from robo_rlft.export.wire import ClosedError, Message, receive, send
 
 
@@ -68,7 +69,13 @@ def _answer(controller: Controller, message: Message) -> Message:
         if message.kind == "correct":
             action = controller.correct(observation, _array(message, BASE_ACTION), _array(message, PHASE))
         else:
-            action = controller.act(observation, _array(message, "noise"), message.fields.get(GUIDANCE))
+            action = controller.act(
+                observation,
+                _array(message, "noise"),
+                message.fields.get(GUIDANCE),
+                prefix=message.arrays.get(PREFIX),
+                delay=message.fields.get(DELAY, NO_PREFIX),
+            )
         seconds = time.perf_counter() - start
     except UserError as error:
         return _refusal(error)

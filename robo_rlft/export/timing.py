@@ -7,7 +7,7 @@ from dataclasses import dataclass
 MISSED_STEPS = 3
 """Control steps in a row without news that a robot bears before it holds."""
 RAMP_S, HOLD_S = 2.0, 1.0
-"""Seconds to the first target, and seconds of holding before a stop latches: ours, overridden by a robot file."""
+"""Seconds of a ramp, and seconds of holding before it: ours, overridden by a robot file."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Timing:
         latency_budget_s: from an observation to the chunk made of it.
         observation_timeout_s: an observation older than this is no ground for a command: hold.
         policy_timeout_s: no new chunk for this long: hold.
-        ramp_s: from the measured pose to the policy's first target.
-        hold_s: how long a hold may last before the stop latches.
+        hold_s: how long a hold lasts; then the robot goes to its default pose, if it has one.
+        ramp_s: how long that takes; after it the stop latches.
     """
 
     latency_budget_s: float

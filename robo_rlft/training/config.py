@@ -106,6 +106,10 @@ class ExportConfig:
         overwrite: replace another bundle at that place.
         guidance: w of RLG that the bundle starts with; the model then takes it as an input. null exports the policy
             alone.
+        execute: actions of a chunk to execute before the next call; 0 keeps `policy.execute`.
+        rtc: real-time chunking, how a chunk goes on where the one before it will be: `none`; `prefix`, the committed
+            actions stand in the path; `guided`, the path is drawn towards the previous chunk (twice the time).
+        prefix: P, actions of the previous chunk that such a model takes; 0 takes those after `policy.execute`.
         robot_file: YAML with what the checkpoint does not say about the robot: joints, limits, terms, timing.
     """
 
@@ -113,6 +117,9 @@ class ExportConfig:
     checkpoint: str = "last"
     overwrite: bool = False
     guidance: float | None = None
+    execute: int = 0
+    rtc: str = "none"
+    prefix: int = 0
     robot_file: str = ""
 
 

@@ -18,6 +18,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "matmul": ("auto", "highest", "high", "medium"),
     "collect.keep": ("success", "all"),
     "export.checkpoint": ("last", "best"),
+    "export.rtc": ("none", "prefix", "guided"),
     "policy.network.name": ("mlp", "unet1d", "transformer"),
     "policy.encoder.name": ("resnet", "vit", "efficientnet"),
     "policy.encoder.pool": POOLS,

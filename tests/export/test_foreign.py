@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,8 @@ def test_the_facts_are_those_of_the_file(files: Files) -> None:
         "scale": [0.25, 0.25],
         "offset": [0.1, -1.2],
         "frame": None,
+        "velocity": None,
+        "acceleration": None,
     }
     angular, positions, _ = facts["policy"]["observation"][0]["terms"]
     assert (angular["scale"], angular["frame"]) == ([0.25] * 3, "base")
@@ -298,3 +301,16 @@ def test_the_bundle_is_the_same_when_it_is_made_again(files: Files) -> None:
     buffer = io.BytesIO(before["golden.npz"])
     with np.load(buffer) as golden:
         assert len(golden["action"]) >= 8
+
+
+def test_the_example_of_the_page_is_imported(tmp_path: Path) -> None:
+    """The robot file as it stands there, with a model of its width."""
+    page = (Path(__file__).parents[2] / "docs" / "deploy" / "bundle.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "robot.yaml").write_text(example)
+    onnx.save(_graph({"obs": [1, 17]}, {"actions": ACT}), tmp_path / "policy.onnx")
+    robot = Controller(
+        import_policy(tmp_path / "policy.onnx", tmp_path / "robot.yaml", tmp_path / "out")
+    ).manifest.robot
+    assert [t.name for t in robot.observation["policy"].terms][3:] == ["joint_pos", "joint_vel", "actions"]
+    assert robot.joints[1].effort == 40.0
