@@ -560,7 +560,7 @@ _TABLE = (
     ),
     Verb(
         "convert",
-        "convert a data set of another project (diffusion_policy zarr, LeRobot v3)",
+        "convert a data set of another project (diffusion_policy zarr, LeRobot v3, ROS 2 recordings)",
         "Recognises the format of SRC, streams it into a new data set at DST and reports what was assumed. SRC is "
         "never changed. key=value words are options of the conversion (format, rate_hz, overwrite ...).",
         (

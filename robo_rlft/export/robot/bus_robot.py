@@ -183,13 +183,17 @@ class RobotNode:
         """Let messages pass until the step is over; the time at which the next one begins."""
         end = time.monotonic() + ANSWER_S if self._in_step else began + self.robot.period_s
         self._fresh = False
-        while (now := time.monotonic()) < end and not (self._in_step and self._answered()):
-            self._deliver(now)
+        while True:  # once at least, or a robot that is late would hear nothing at all
+            self._deliver(time.monotonic())
             self._bus.spin(max(min(end, self.sensors.next_s, self.commands.next_s) - time.monotonic(), 0.0))
             self._arrive(time.monotonic(), result)
+            if time.monotonic() >= end or (self._in_step and self._answered()):
+                break
         late = time.monotonic() - end
-        result.overruns += int(not self._in_step and late > self.robot.period_s / 2)
-        return max(end, time.monotonic() - self.robot.period_s)
+        if self._in_step or late < self.robot.period_s / 2:
+            return end
+        result.overruns += 1
+        return end + late
 
     def _answered(self) -> bool:
         return self._newest is not None and self._newest.stamp_ns >= self._stamp

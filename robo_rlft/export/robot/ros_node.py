@@ -49,8 +49,9 @@ _PARAMETERS: dict[str, Any] = {
     "trajectory": False,
     "autostart": False,
 }
-"""Names and defaults: the bundle's folder, what runs it (`python` or `native`), the seed of its noise, threads of an inference, whether trajectories are
-sent too, whether the node activates itself. Each topic's name is a parameter `topics.<name>` as well."""
+"""Names and defaults: the bundle's folder, what runs it (`python` or `native`), the seed of its noise, threads of an
+inference, whether trajectories are sent too, whether the node activates itself. Each topic's name is a parameter
+`topics.<name>` as well."""
 
 
 class RosPolicyNode(LifecycleNode):

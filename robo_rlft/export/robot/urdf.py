@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from xml.etree import ElementTree as xml
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import mujoco
 import numpy as np
@@ -44,15 +44,15 @@ def urdf(env_id: str, velocity: float | None = None) -> str:
         root = _robot(env.simulation.model, env_id, env.robot.joints, velocity)
     finally:
         env.close()
-    xml.indent(root)
-    return '<?xml version="1.0"?>\n' + xml.tostring(root, encoding="unicode") + "\n"
+    indent(root)
+    return '<?xml version="1.0"?>\n' + tostring(root, encoding="unicode") + "\n"
 
 
-def _robot(model: mujoco.MjModel, env_id: str, joints: Sequence[JointSpec], velocity: float | None) -> xml.Element:
-    root, known = xml.Element("robot", name=env_id), {joint.name: joint for joint in joints}
+def _robot(model: mujoco.MjModel, env_id: str, joints: Sequence[JointSpec], velocity: float | None) -> Element:
+    root, known = Element("robot", name=env_id), {joint.name: joint for joint in joints}
     moved = [b for b in range(1, model.nbody) if model.body_mocapid[b] < 0]
     if any(model.body_parentid[b] == 0 and not _free(model, b) for b in moved):
-        xml.SubElement(root, "link", name="world")
+        SubElement(root, "link", name="world")
     for body in moved:
         _link(root, model, body)
         if not _free(model, body):
@@ -66,30 +66,30 @@ def _free(model: mujoco.MjModel, body: int) -> bool:
     return bool(first >= 0 and model.jnt_type[first] == int(mujoco.mjtJoint.mjJNT_FREE))
 
 
-def _link(root: xml.Element, model: mujoco.MjModel, body: int) -> None:
-    link = xml.SubElement(root, "link", name=model.body(body).name)
-    inertial = xml.SubElement(link, "inertial")
-    xml.SubElement(inertial, "origin", xyz=_text(model.body_ipos[body]), rpy=_rpy(model.body_iquat[body]))
-    xml.SubElement(inertial, "mass", value=f"{model.body_mass[body]:.9g}")
+def _link(root: Element, model: mujoco.MjModel, body: int) -> None:
+    link = SubElement(root, "link", name=model.body(body).name)
+    inertial = SubElement(link, "inertial")
+    SubElement(inertial, "origin", xyz=_text(model.body_ipos[body]), rpy=_rpy(model.body_iquat[body]))
+    SubElement(inertial, "mass", value=f"{model.body_mass[body]:.9g}")
     moments = dict(zip(("ixx", "iyy", "izz"), model.body_inertia[body], strict=True))
     given = {name: f"{value:.9g}" for name, value in moments.items()}
-    xml.SubElement(inertial, "inertia", {**given, "ixy": "0", "ixz": "0", "iyz": "0"})
+    SubElement(inertial, "inertia", {**given, "ixy": "0", "ixz": "0", "iyz": "0"})
 
 
 def _joint(
-    root: xml.Element, model: mujoco.MjModel, body: int, known: dict[str, JointSpec], velocity: float | None
+    root: Element, model: mujoco.MjModel, body: int, known: dict[str, JointSpec], velocity: float | None
 ) -> None:
     at, count = int(model.body_jntadr[body]), int(model.body_jntnum[body])
     name = model.joint(at).name if count else f"{model.body(body).name}_fixed"
     kind = _KINDS[int(model.jnt_type[at])] if count else "fixed"
-    joint = xml.SubElement(root, "joint", name=name, type=kind)
+    joint = SubElement(root, "joint", name=name, type=kind)
     shift = model.jnt_pos[at] if count else np.zeros(3)
-    xml.SubElement(joint, "origin", xyz=_text(model.body_pos[body] + shift), rpy=_rpy(model.body_quat[body]))
-    xml.SubElement(joint, "parent", link=model.body(int(model.body_parentid[body])).name)
-    xml.SubElement(joint, "child", link=model.body(body).name)
+    SubElement(joint, "origin", xyz=_text(model.body_pos[body] + shift), rpy=_rpy(model.body_quat[body]))
+    SubElement(joint, "parent", link=model.body(int(model.body_parentid[body])).name)
+    SubElement(joint, "child", link=model.body(body).name)
     if count:
-        xml.SubElement(joint, "axis", xyz=_text(model.jnt_axis[at]))
-        xml.SubElement(joint, "limit", _limits(model, at, known.get(name), velocity))
+        SubElement(joint, "axis", xyz=_text(model.jnt_axis[at]))
+        SubElement(joint, "limit", _limits(model, at, known.get(name), velocity))
 
 
 def _limits(model: mujoco.MjModel, at: int, spec: JointSpec | None, velocity: float | None) -> dict[str, str]:
@@ -104,19 +104,19 @@ def _limits(model: mujoco.MjModel, at: int, spec: JointSpec | None, velocity: fl
     return {name: f"{value:.9g}" for name, value in values.items()}
 
 
-def _control(root: xml.Element, joints: Sequence[int], model: mujoco.MjModel) -> None:
-    control = xml.SubElement(root, "ros2_control", name="robot", type="system")
-    hardware = xml.SubElement(control, "hardware")
-    xml.SubElement(hardware, "plugin").text = "mock_components/GenericSystem"
+def _control(root: Element, joints: Sequence[int], model: mujoco.MjModel) -> None:
+    control = SubElement(root, "ros2_control", name="robot", type="system")
+    hardware = SubElement(control, "hardware")
+    SubElement(hardware, "plugin").text = "mock_components/GenericSystem"
     for j in joints:
-        joint = xml.SubElement(control, "joint", name=model.joint(j).name)
-        xml.SubElement(joint, "command_interface", name="position")
+        joint = SubElement(control, "joint", name=model.joint(j).name)
+        SubElement(joint, "command_interface", name="position")
         for name in ("position", "velocity"):
-            xml.SubElement(joint, "state_interface", name=name)
+            SubElement(joint, "state_interface", name=name)
     if model.njnt and model.jnt_type[0] == int(mujoco.mjtJoint.mjJNT_FREE):
-        sensor = xml.SubElement(control, "sensor", name="imu")
+        sensor = SubElement(control, "sensor", name="imu")
         for name in IMU_ENTRIES:
-            xml.SubElement(sensor, "state_interface", name=name)
+            SubElement(sensor, "state_interface", name=name)
 
 
 def _text(values: np.ndarray) -> str:

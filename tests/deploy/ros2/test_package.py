@@ -14,7 +14,7 @@ import subprocess
 from importlib import util
 from pathlib import Path
 from types import ModuleType
-from xml.etree import ElementTree as xml
+from xml.etree import ElementTree
 
 import mujoco
 import numpy as np
@@ -68,7 +68,7 @@ def _compile(target: Path, *sources: Path, more: tuple[str, ...] = ()) -> None:
 
 
 def test_the_package_names_what_its_code_includes() -> None:
-    root = xml.parse(PACKAGE / "package.xml").getroot()
+    root = ElementTree.parse(PACKAGE / "package.xml").getroot()
     assert root.attrib["format"] == "3"
     depends = {e.text for e in root if e.tag == "depend"}
     sources = [*PACKAGE.glob("src/*.cpp"), *PACKAGE.glob("include/*/*.hpp")]
@@ -84,7 +84,7 @@ def test_the_package_names_what_its_code_includes() -> None:
 
 
 def test_the_plugin_is_the_class_that_the_code_exports_and_the_config_names() -> None:
-    library = xml.parse(PACKAGE / "robo_rlft_controller.xml").getroot()
+    library = ElementTree.parse(PACKAGE / "robo_rlft_controller.xml").getroot()
     found = library.find("class")
     assert found is not None
     source = (PACKAGE / "src" / "policy_controller.cpp").read_text()
@@ -114,11 +114,13 @@ def test_the_launch_file_is_python_that_names_files_of_the_package() -> None:
     assert {"quadruped.urdf", "quadruped.yaml", "policy_controller"} <= words
 
 
-@pytest.mark.parametrize(("file", "env_id", "velocity"), [("quadruped", "QuadrupedFlat", None), ("arm", "ArmPegInsert", 2.175)])
+@pytest.mark.parametrize(
+    ("file", "env_id", "velocity"), [("quadruped", "QuadrupedFlat", None), ("arm", "ArmPegInsert", 2.175)]
+)
 def test_the_urdf_is_the_robots(file: str, env_id: str, velocity: float | None) -> None:
     text = (PACKAGE / "urdf" / f"{file}.urdf").read_text()
     assert text == urdf(env_id, velocity)
-    root = xml.fromstring(text)
+    root = ElementTree.fromstring(text)
     links = {link.attrib["name"] for link in root.iter("link")}
     children = [c.attrib["link"] for c in root.iter("child")]
     assert len(children) == len(set(children)) == len(links) - 1  # a tree with one root

@@ -1,4 +1,7 @@
-"""ros2_control with the policy's controller, inactive at first: `ros2 control switch_controllers --activate policy_controller`."""
+"""ros2_control with the policy's controller, inactive at first.
+
+It moves the robot after `ros2 control switch_controllers --activate policy_controller`.
+"""
 
 from pathlib import Path
 
@@ -14,16 +17,15 @@ def generate_launch_description() -> LaunchDescription:
     share = Path(get_package_share_directory("robo_rlft_controller"))
     description = {"robot_description": (share / "urdf" / "quadruped.urdf").read_text()}
     settings = str(share / "config" / "quadruped.yaml")
+    manager = "controller_manager"
     bundle = {"policy_controller.bundle": LaunchConfiguration("bundle")}
     names = ("joint_state_broadcaster", "imu_sensor_broadcaster")
     return LaunchDescription(
         [
             DeclareLaunchArgument("bundle", description="folder of the controller bundle"),
             Node(package="robot_state_publisher", executable="robot_state_publisher", parameters=[description]),
-            Node(
-                package="controller_manager", executable="ros2_control_node", parameters=[description, settings, bundle]
-            ),
-            Node(package="controller_manager", executable="spawner", arguments=[*names]),
-            Node(package="controller_manager", executable="spawner", arguments=["policy_controller", "--inactive"]),
+            Node(package=manager, executable="ros2_control_node", parameters=[description, settings, bundle]),
+            Node(package=manager, executable="spawner", arguments=[*names]),
+            Node(package=manager, executable="spawner", arguments=["policy_controller", "--inactive"]),
         ]
     )
