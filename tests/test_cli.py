@@ -24,6 +24,7 @@ VERBS = (
     "export",
     "import",
     "run",
+    "deploy",
     "view",
     "bench",
     "doctor",
