@@ -25,6 +25,7 @@ VERBS = (
     "import",
     "run",
     "serve",
+    "deploy",
     "view",
     "bench",
     "doctor",

@@ -475,7 +475,6 @@ _TABLE = (
                 f"robo-rlft serve {RUN}/bundle --map observation/state=policy --ignore prompt",
                 "for a client with names of its own",
             ),
-            (f"robo-rlft run {RUN}/bundle --server ws://localhost:8000", "the served policy in the simulator"),
         ),
         _serve,
         positionals=(Positional("BUNDLE|RUN", "folder written by robo-rlft export; a run is exported first"),),

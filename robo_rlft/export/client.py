@@ -14,8 +14,17 @@ from typing import IO, Any, Self
 import numpy as np
 
 from robo_rlft.errors import BundleError, SpecError, UserError
-from robo_rlft.export.manifest import BASE_ACTION, DELAY, GUIDANCE, OBSERVATION_PREFIX, PHASE, PREFIX, read_manifest
-from robo_rlft.export.runtime import NO_PREFIX, as_input
+from robo_rlft.export.manifest import (
+    BASE_ACTION,
+    DELAY,
+    GUIDANCE,
+    NO_PREFIX,
+    OBSERVATION_PREFIX,
+    PHASE,
+    PREFIX,
+    read_manifest,
+)
+from robo_rlft.export.runtime import as_input
 from robo_rlft.export.wire import ClosedError, LateError, Message, receive, send
 
 MODULE = "robo_rlft.export.server"

@@ -41,6 +41,8 @@ GUIDANCE = "guidance"
 """Model input of bundles with guidance."""
 PREFIX, DELAY = "prefix", "delay"
 """Model inputs of bundles with real-time chunking."""
+NO_PREFIX = -1
+"""Delay that says that there is no previous chunk."""
 RTC = ("none", "prefix", "guided")
 """How a chunk continues the one before it (`chunking`)."""
 RESIDUAL = "residual"

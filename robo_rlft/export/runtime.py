@@ -22,6 +22,7 @@ from robo_rlft.export.manifest import (
     GOLDEN_FILE,
     GUIDANCE,
     MODEL_FILE,
+    NO_PREFIX,
     OBSERVATION_PREFIX,
     PHASE,
     PREFIX,
@@ -33,9 +34,6 @@ from robo_rlft.export.manifest import (
     sha256,
 )
 from robo_rlft.spec import ArraySpec
-
-NO_PREFIX = -1
-"""Delay where there is no previous chunk."""
 
 
 class Controller:

@@ -31,7 +31,7 @@ class Mode(IntEnum):
     WAIT = 0
     """Nothing was observed yet: there is no command."""
     RAMP = 1
-    """On the way from the measured pose to the policy's targets."""
+    """On the way to the default pose, because a hold lasted too long; news does not lead back."""
     RUN = 2
     """The policy's."""
     HOLD = 3
@@ -168,8 +168,7 @@ class PythonRuntime:
         self._stamp = self._held = 0
         self._measured: np.ndarray | None = None
         self._last: np.ndarray | None = None
-        self._stopped, self._ramped = "", 0
-        self._start: np.ndarray | None = None
+        self._stopped, self._ramped, self._measured_ns = "", 0, 0
         self._action = np.zeros(len(self.description.action.names))
         self._forget()
 
@@ -194,7 +193,7 @@ class PythonRuntime:
     def joint_state(self, stamp_ns: int, q: np.ndarray, dq: np.ndarray) -> None:
         """See `Runtime`."""
         if np.isfinite(q).all():
-            self._measured = np.array(q, np.float64)
+            self._measured, self._measured_ns = np.array(q, np.float64), stamp_ns
 
     def tick(self, now_ns: int) -> Command:
         """See `Runtime`."""
@@ -204,7 +203,7 @@ class PythonRuntime:
         if self._stopped:
             return self._hold(Mode.STOP, self._why())
         age = (now_ns - self._stamp) * 1e-9
-        if age > self.description.timing.observation_timeout_s:
+        if self._ramped or age > self.description.timing.observation_timeout_s:
             return self._stale(now_ns)
         return self._run()
 
@@ -217,20 +216,33 @@ class PythonRuntime:
         except UserError:
             self._stopped = "policy_failed"
             return self._hold(Mode.STOP, self._why())
-        target, share = self.description.action.target(self._action), self._ramp()
-        if share < 1.0:
-            assert self._start is not None
-            target = self._start + share * (target - self._start)
+        return self._limited(self.description.action.target(self._action), Mode.RUN)
+
+    def _limited(self, target: np.ndarray, mode: Mode, why: frozenset[str] = frozenset()) -> Command:
         assert self._last is not None
         self._last, flags = self._limit(target, self._last)
-        return Command(self._last, Mode.RUN if share >= 1.0 else Mode.RAMP, flags)
+        return Command(self._last, mode, flags | why)
 
     def _stale(self, now_ns: int) -> Command:
+        """A hold; when it has lasted too long the default pose, if the joints are still seen; then a stop."""
+        timing, stale = self.description.timing, frozenset({"stale_observation"})
         self._held = self._held or now_ns
-        if (now_ns - self._held) * 1e-9 > self.description.timing.hold_s:
+        if (now_ns - self._held) * 1e-9 <= timing.hold_s:
+            return self._hold(Mode.HOLD, stale)
+        blind = (now_ns - self._measured_ns) * 1e-9 > timing.observation_timeout_s
+        if blind or not self.description.commands_positions or self._ramped >= timing.ramp_s * self.description.rate_hz:
             self._stopped = "hold_too_long"
             return self._hold(Mode.STOP, self._why())
-        return self._hold(Mode.HOLD, frozenset({"stale_observation"}))
+        return self._limited(self._on_the_ramp(), Mode.RAMP, stale)
+
+    def _on_the_ramp(self) -> np.ndarray:
+        """The next place on the way to the default pose, which is counted in control steps."""
+        joints = self.description.joints
+        assert joints is not None
+        assert self._last is not None
+        left = self.description.timing.ramp_s * self.description.rate_hz - self._ramped
+        self._ramped += 1
+        return self._last + (joints.default - self._last) / max(left, 1.0)
 
     def _hold(self, mode: Mode, flags: frozenset[str]) -> Command:
         """Joints stay where they were sent; everything else is told to move no further."""
@@ -249,15 +261,6 @@ class PythonRuntime:
         elif self._measured is not None:
             self._last = self._measured.copy()
         return self._last is not None
-
-    def _ramp(self) -> float:
-        """How far the ramp is, 1 at its end: it begins with a reset, and is counted in control steps."""
-        if self._start is None:
-            self._start = None if self._last is None else self._last.copy()
-        ramp = self.description.timing.ramp_s if self.description.commands_positions else 0.0
-        share = self._ramped / (ramp * self.description.rate_hz) if ramp > 0 else 1.0
-        self._ramped += 1
-        return min(share, 1.0)
 
     def _forget(self) -> None:
         """No history and no chunk of before a hold."""

@@ -148,9 +148,9 @@ def _robot(bundle: Path | str, faults: Faults) -> SimulatedRobot:
 @contextmanager
 def _policy(bundle: Path | str, domain_id: int, settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", MODULE, str(bundle), "--priority", str(settings.priority)]
-    command += ["--runtime", settings.runtime]
+    command += ["--runtime", settings.runtime, "--until-eof"]
     environment = {**os.environ, "ROS_DOMAIN_ID": str(domain_id), "ROS_AUTOMATIC_DISCOVERY_RANGE": _discovery()}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:
         yield process
     finally:

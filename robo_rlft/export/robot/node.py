@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import select
 import signal
 import sys
 import time
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             node = PolicyNode(core, bus, with_trajectory=given.trajectory)
             _be_urgent(given.priority)
             print(f"policy of {core.description.env_id} at {core.description.rate_hz:g} Hz", flush=True)
-            node.spin(_until_signal())
+            node.spin(_until_signal(given.until_eof))
             node.report()
     except UserError as error:
         print(f"robo-rlft: {error}", file=sys.stderr)
@@ -120,15 +121,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="threads of one inference")
     parser.add_argument("--runtime", choices=RUNTIMES, default="python", help="what runs the bundle")
     parser.add_argument("--trajectory", action="store_true", help="also send trajectory_msgs/JointTrajectory")
+    parser.add_argument("--until-eof", action="store_true", help="end when standard input does: with its parent")
     parser.add_argument("--priority", type=int, default=0, help="SCHED_FIFO priority, 1 to 99; 0 keeps the ordinary")
     return parser
 
 
-def _until_signal() -> Callable[[], bool]:
+def _until_signal(until_eof: bool) -> Callable[[], bool]:
     ended: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda got, _: ended.append(got))
-    return lambda: not ended
+    # Nothing is ever written to it: what can be read is its end, that of the process that holds the other side.
+    return lambda: not ended and not (until_eof and select.select([sys.stdin], [], [], 0)[0])
 
 
 def _be_urgent(priority: int) -> None:

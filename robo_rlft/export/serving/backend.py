@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from robo_rlft.errors import UserError
-from robo_rlft.export.manifest import BASE_ACTION, MANIFEST_FILE, OBSERVATION_PREFIX, PHASE, Manifest
+from robo_rlft.export.manifest import BASE_ACTION, DELAY, MANIFEST_FILE, OBSERVATION_PREFIX, PHASE, Manifest
 from robo_rlft.export.runtime import Controller
-from robo_rlft.export.serving.contract import DELAY, NOISE, POLICY, Request
+from robo_rlft.export.serving.contract import NOISE, POLICY, Request
 
 
 class Backend(Protocol):

@@ -15,8 +15,8 @@ from typing import Any, Self
 import numpy as np
 
 from robo_rlft.errors import ConfigError, ServerAwayError, ServerError, UserError
+from robo_rlft.export.manifest import DELAY, PREFIX
 from robo_rlft.export.serving.client import FIRST_PAUSE_S, LONGEST_PAUSE_S, RemotePolicy
-from robo_rlft.export.serving.contract import DELAY, PREFIX
 
 WAITS = 8
 """Last waits of which the longest tells how many actions pass before the next chunk."""

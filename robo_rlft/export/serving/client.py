@@ -27,10 +27,13 @@ from robo_rlft.errors import (
 )
 from robo_rlft.export.manifest import (
     BASE_ACTION,
+    DELAY,
     GUIDANCE,
     MANIFEST_FILE,
+    NO_PREFIX,
     OBSERVATION_PREFIX,
     PHASE,
+    PREFIX,
     RESIDUAL,
     Manifest,
     read_manifest,
@@ -38,12 +41,9 @@ from robo_rlft.export.manifest import (
 from robo_rlft.export.serving.codec import CodecError, pack, unpack
 from robo_rlft.export.serving.contract import (
     ACTIONS,
-    DELAY,
     ERROR,
     KIND,
-    NO_PREFIX,
     NOISE,
-    PREFIX,
     REQUEST,
     STAGE,
     SUPERSEDED,

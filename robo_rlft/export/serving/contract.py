@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 
 from robo_rlft.errors import ConfigError, SpecError, unknown_name
-from robo_rlft.export.manifest import GUIDANCE, OBSERVATION_PREFIX, RESIDUAL, Manifest, input_dtype
+from robo_rlft.export.manifest import (
+    DELAY,
+    GUIDANCE,
+    NO_PREFIX,
+    OBSERVATION_PREFIX,
+    PREFIX,
+    RESIDUAL,
+    Manifest,
+    input_dtype,
+)
 
 POLICY = "policy"
 """The stage that gives chunks; the other one is `residual`."""
-NOISE, PREFIX, DELAY = "noise", "prefix", "delay"
-NO_PREFIX = -1
-"""Delay that says that there is no previous chunk."""
+NOISE = "noise"
 REQUEST, STAMP, STAGE = "request", "stamp_ns", "stage"
 """Keys beside the inputs: a client's number of a request, the observation's time, and which stage it asks."""
 ACTIONS, TIMING, SUPERSEDED, ERROR, KIND = "actions", "server_timing", "superseded", "error", "kind"

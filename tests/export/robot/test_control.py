@@ -139,23 +139,40 @@ def test_an_older_observation_is_ignored(runtime: PythonRuntime) -> None:
     np.testing.assert_array_equal(runtime.tick(now).target, first)
 
 
-def test_a_ramp_starts_at_the_joints_and_ends_at_the_policy(quadruped: Path) -> None:
-    ramped, direct = PythonRuntime(quadruped), PythonRuntime(quadruped)
-    for made, seconds in ((ramped, 1.0), (direct, 0.0)):
-        made.description = replace(made.description, timing=replace(made.description.timing, ramp_s=seconds))
-    modes = []
-    for step in range(1, 60):
-        now = observed(ramped, step)
-        observed(direct, step)
-        command, wanted = ramped.tick(now), direct.tick(now)
+def test_a_hold_that_lasts_leads_to_the_default_pose_and_a_stop(quadruped: Path) -> None:
+    runtime = PythonRuntime(quadruped)
+    timing = replace(runtime.description.timing, hold_s=0.1, ramp_s=1.0)
+    runtime.description = replace(runtime.description, timing=timing)
+    joints = runtime.description.joints
+    assert joints is not None
+    start = joints.default + 0.4 * (joints.position_high - joints.default)
+    runtime.observe(PERIOD, {"policy": np.zeros(45, np.float32)})
+    modes, targets = [], []
+    for step in range(1, 90):
+        # The joints are seen all the time, the observation never again.
+        runtime.joint_state(step * PERIOD, start, np.zeros(12))
+        command = runtime.tick(step * PERIOD)
         modes.append(command.mode)
-        if step == 1:
-            joints = ramped.description.joints
-            assert joints is not None
-            np.testing.assert_allclose(command.target, joints.default, atol=1e-12)
-    assert modes[:50] == [Mode.RAMP] * 50
-    assert set(modes[50:]) == {Mode.RUN}
-    np.testing.assert_allclose(command.target, wanted.target, atol=1e-9)
+        targets.append(command.target)
+    ramp = [i for i, mode in enumerate(modes) if mode is Mode.RAMP]
+    assert len(ramp) == 50
+    assert modes == sorted(modes, key=[Mode.RUN, Mode.HOLD, Mode.RAMP, Mode.STOP].index)
+    np.testing.assert_allclose(targets[ramp[-1]], joints.default, atol=1e-9)
+    assert (np.abs(np.diff(targets, axis=0)) <= joints.velocity / 50.0 + 1e-9).all()
+
+
+def test_news_does_not_lead_back_from_the_ramp(runtime: PythonRuntime) -> None:
+    runtime.description = replace(runtime.description, timing=replace(runtime.description.timing, ramp_s=1.0))
+    runtime.tick(observed(runtime, 1))
+    joints = runtime.description.joints
+    assert joints is not None
+    late = 30 * PERIOD
+    assert runtime.tick(late).mode is Mode.HOLD
+    late += round(runtime.description.timing.hold_s * 1e9) + PERIOD
+    runtime.joint_state(late, joints.default, np.zeros(12))
+    assert runtime.tick(late).mode is Mode.RAMP
+    runtime.observe(late + PERIOD, {"policy": np.zeros(45, np.float32)})
+    assert runtime.tick(late + PERIOD).mode is Mode.RAMP
 
 
 def test_a_policy_that_gives_nan_stops_the_robot(runtime: PythonRuntime, monkeypatch: pytest.MonkeyPatch) -> None:

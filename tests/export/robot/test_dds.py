@@ -101,7 +101,7 @@ def test_over_the_bus_a_policy_acts_as_within_one_process(
 ) -> None:
     bundle: Path = request.getfixturevalue(fixture)
     commands, core = _loop(bundle, env_id, domain_id, seed=5, steps=30)
-    assert core.modes[Mode.RUN] + core.modes[Mode.RAMP] >= len(commands) > 5
+    assert core.modes[Mode.RUN] >= len(commands) > 5, (core.modes, core.report(), core._last_refusal)
     np.testing.assert_array_equal(commands, _directly(bundle, env_id, 5, len(commands)))
 
 
@@ -205,7 +205,7 @@ def test_a_stop_over_the_bus_reaches_the_process_and_holds(quadruped: Path, doma
             message = blank(BOOL, KNOWN)
             message.data = True
             stop.send(message)
-            assert bus.wait_for(lambda: stop.matched == 1, 5.0)
+            assert bus.wait_for(lambda: stop.matched >= 1, 5.0)
             _spin(bus, 0.2)
             got.clear()
             _spin(bus, 0.5)
