@@ -133,9 +133,15 @@ def is_continued(run: RunRecord) -> bool:
 
 
 def over_seeds(scores: Sequence[Score | None]) -> Interval | None:
-    """Mean over seeds with its interval; None where a seed has no score or there is only one seed."""
-    values = [s.value.mean for s in scores if s is not None]
-    return student_mean(np.array(values)) if len(values) == len(scores) > 1 else None
+    """Mean over seeds with its interval; None where a seed has no score or there is only one seed.
+
+    Student's interval of a share may go beyond what there is: it ends there.
+    """
+    known = [s for s in scores if s is not None]
+    if len(known) != len(scores) or len(scores) < 2:
+        return None
+    found = student_mean(np.array([s.value.mean for s in known]))
+    return Interval(found.mean, max(found.low, 0.0), min(found.high, 1.0)) if known[0].share else found
 
 
 def pooled(scores: Sequence[Score | None]) -> Interval | None:
