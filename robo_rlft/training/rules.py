@@ -203,6 +203,7 @@ RANGES: dict[str, Interval] = {
     "run.wall_seconds": AT_LEAST_ZERO,
 }
 """Bounds of numbers; for a list, of each of its entries."""
+RANGES |= {"export.execute": AT_LEAST_ZERO, "export.prefix": AT_LEAST_ZERO}
 RANGES |= {
     "curriculum.alpha": Interval(0, 1, open_low=True),
     "curriculum.temperature": POSITIVE,

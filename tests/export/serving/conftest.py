@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,3 +78,11 @@ def served(exported: Path) -> Iterator[PolicyServer]:
     """The toy bundle, for tests that only ask."""
     with serving(BundleBackend(exported)) as server:
         yield server
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread does in its own time."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)

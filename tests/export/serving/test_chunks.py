@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +20,7 @@ from robo_rlft.export.serving.backend import BundleBackend
 from robo_rlft.export.serving.chunks import Chunk, ChunkQueue, Moment, Status
 from robo_rlft.export.serving.client import RemotePolicy
 
-from .conftest import ContinuedManifest, MarkedBackend, marked, serving, url_of
+from .conftest import ContinuedManifest, MarkedBackend, marked, serving, until, url_of
 from .processes import free_port, start_server
 
 MS = 1_000_000
@@ -54,13 +54,6 @@ def queue(slow: Slow) -> Iterator[ChunkQueue]:
     with ChunkQueue(slow) as made:  # pyright: ignore[reportArgumentType]
         yield made
         slow.go.release(100)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_before_the_first_chunk_the_robot_waits(queue: ChunkQueue) -> None:

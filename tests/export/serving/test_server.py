@@ -30,7 +30,7 @@ from robo_rlft.export.serving.codec import pack, unpack
 from robo_rlft.export.serving.options import ServeOptions
 from robo_rlft.export.serving.server import OUTSTANDING, PolicyServer
 
-from .conftest import MarkedBackend, marked, serving, url_of
+from .conftest import MarkedBackend, marked, serving, until, url_of
 
 Draw = Callable[[int], tuple[dict[str, np.ndarray], np.ndarray]]
 
@@ -229,7 +229,7 @@ def test_a_message_that_is_too_long_is_refused_with_its_code(exported: Path) -> 
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1009
         _alive(server)
-        assert server.statistics.closed["oversize"] == 1
+        until(lambda: server.statistics.closed["oversize"] == 1)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_wrong_token_stays_outside(exported: Path, header: str) -> None:
             Minimal(url_of(server), **({"Authorization": header} if header else {}))
         if isinstance(refused.value, InvalidStatus):
             assert refused.value.response.status_code == 401
-            assert server.statistics.rejected["token"] == 1
+            until(lambda: server.statistics.rejected["token"] == 1)
 
 
 def test_the_right_token_comes_in_and_guards_the_metrics(exported: Path) -> None:
@@ -289,7 +289,7 @@ def test_of_a_slow_policy_the_newest_observation_wins(exported: Path) -> None:
         assert [a.get("superseded", False) for a in answers] == [False, True, True, True, True, False]
         assert backend.batches == [[0.0], [5.0]]
         assert answers[5]["actions"][0, 0] == 5.0
-        assert server.statistics.requests == {"answered": 2, "superseded": 4}
+        until(lambda: server.statistics.requests == {"answered": 2, "superseded": 4})
 
 
 def test_a_client_that_floods_is_held_back_and_keeps_nobody_waiting(exported: Path) -> None:
@@ -372,7 +372,7 @@ def test_a_fault_of_the_policy_is_told_and_the_server_goes_on(exported: Path) ->
         with minimal(server) as client:
             assert client.infer({**marked(1.0), "request": 1})["kind"] == "BundleError"
             assert client.infer({**marked(2.0), "request": 2})["actions"][0, 0] == 2.0
-        assert server.statistics.requests == {"failed": 2, "answered": 1}
+        until(lambda: server.statistics.requests == {"failed": 2, "answered": 1})
 
 
 def test_pings_are_answered_while_the_policy_computes(exported: Path) -> None:
@@ -396,7 +396,7 @@ def test_a_client_that_vanished_leaves_nothing(exported: Path) -> None:
         assert stays.infer(marked(3.0))["actions"][0, 0] == 3.0
         assert backend.batches == [[1.0], [3.0]], "what the vanished client asked is not computed"
         assert server.statistics.clients == 1
-    assert server.statistics.requests["lost"] == 1
+    until(lambda: server.statistics.requests["lost"] == 1)
 
 
 def test_the_end_finishes_current_requests(exported: Path) -> None:
