@@ -92,6 +92,7 @@ def _sync_folder(folder: Path) -> None:
 def _explained(path: Path, error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError(
-            f"the disk is full at {path}: free some space and go on with resume=true; all that was committed is safe"
+            f"the disk is full at {path}: free some space and go on with resume=true (collect.append=true); "
+            "all that was committed is safe"
         )
     return DataError(f"cannot write {path}: {error.strerror}")

@@ -13,7 +13,7 @@ from torch import Tensor
 from robo_rlft.data import Dataset, DatasetWriter, Episode
 from robo_rlft.data.layout import HEADER_FILE
 from robo_rlft.envs.base import BatchEnv, ChunkResult, Obs
-from robo_rlft.errors import ConfigError
+from robo_rlft.errors import ConfigError, DataError
 from robo_rlft.training.config import Config
 from robo_rlft.training.evaluate import choose_variants, percent
 from robo_rlft.training.paths import data_path
@@ -41,6 +41,10 @@ def collect(config: Config, *, overwrite: bool = False) -> Path:
     settings, target = config.collect, data_path(config)
     if settings.keep not in ("success", "all"):
         raise ConfigError(f"collect.keep is '{settings.keep}': choose 'success' or 'all'")
+    if (target / HEADER_FILE).exists() and not (settings.append or overwrite):
+        raise DataError(
+            f"{target} holds a data set: add to it with collect.append=true, or remove the folder to record it anew"
+        )
     env = make_env(config, min(settings.num_envs, settings.episodes), **settings.params)
     try:
         first = _first_seed(config, target)

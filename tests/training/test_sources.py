@@ -12,6 +12,7 @@ import torch
 from robo_rlft.data import Dataset, Episode
 from robo_rlft.envs import make
 from robo_rlft.envs.base import ChunkResult, Obs
+from robo_rlft.errors import DataError
 from robo_rlft.noise import episode_noise
 from robo_rlft.policies.residual import ResidualPolicy
 from robo_rlft.training.collect import SEED, collect
@@ -150,6 +151,14 @@ class Says:
 def ended(done: torch.Tensor) -> ChunkResult:
     no, reward = torch.zeros_like(done), torch.zeros(len(done), 1)
     return ChunkResult({}, reward, done, no, torch.ones_like(done, dtype=torch.long), {}, no)
+
+
+def test_a_data_set_that_is_there_is_kept_and_the_setting_that_adds_to_it_named(folder: Path, tmp_path: Path) -> None:
+    words = (f"data.path={tmp_path / 'x.zarr'}", f"collect.source={folder / 'base'}")
+    kept = Dataset.open(collect(settings(folder, *ALL, *words))).num_episodes
+    with pytest.raises(DataError, match=r"x\.zarr holds a data set: add to it with collect\.append=true"):
+        collect(settings(folder, *ALL, *words))
+    assert Dataset.open(tmp_path / "x.zarr").num_episodes == kept
 
 
 def test_added_episodes_start_from_unused_seeds(folder: Path, tmp_path: Path) -> None:
